@@ -1,0 +1,69 @@
+# Everything a person does with a clone. `make` alone lists the targets.
+#
+# PYTHON       interpreter for the environment, 3.11 or newer        (default: python3.11)
+# TORCH_INDEX  package index to take torch from. Leave it empty where the default index, or a wheel
+#              folder that pip knows, gives the build you want; elsewhere name the CPU index that
+#              PyTorch's install page shows, or a large CUDA build is fetched.
+# DATA         make demo DATA=<folder>: push that folder's DICOM instead of a generated patient
+# CONFIG       configuration for `make run`                             (default: config.yaml)
+
+PYTHON ?= python3.11
+TORCH_INDEX ?=
+DATA ?=
+CONFIG ?= config.yaml
+BIN := .venv/bin
+READY := .venv/.ready
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+# Font and configuration caches stay inside the clone.
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+
+.PHONY: help setup demo run test check bench lock clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY)  ## create .venv with the locked dependencies (instant when nothing changed)
+
+# torch comes last and by itself: its wheel differs from machine to machine, so it has no hash in
+# the lock; all that the CPU build needs is locked and installed before it.
+$(READY): requirements/dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+		|| { echo "no venv module: on Debian 'apt-get install python3-venv', then make again"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## generate a patient, run the node on it, check and show what came back
+	$(BIN)/python -m demo $(if $(DATA),--data "$(DATA)")
+
+run: setup $(CONFIG)  ## start the node with $(CONFIG), made from the sample when it is missing
+	$(BIN)/rtnode serve -c $(CONFIG)
+
+$(CONFIG): | $(READY)
+	$(BIN)/python -m node.config.sample > $@
+
+# One process a core, one file a process: fixtures of a file are built once, servers take free ports.
+test: setup  ## run the whole suite; installs dcmtk, dicom3tools and orthanc when it may
+	@.ci/tools
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+check: setup  ## lint, format, types, import contracts, fast tests: what a change must pass
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow and not devpack and not orthanc" $(PYTEST_ARGS)
+
+bench: setup  ## ingest rate beside storescp and Orthanc
+	$(BIN)/python -m benchmarks.ingest
+
+lock:  ## resolve the dependencies again (needs uv on the PATH)
+	$(BIN)/python requirements/lock.py
+
+clean:  ## remove the environment, caches and demo output
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-output

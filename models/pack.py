@@ -1,0 +1,142 @@
+"""Model packs: a folder with weights, a manifest that fixes every byte, a self-test and a card.
+
+One format for all pipelines::
+
+    model.json          manifest: what it is, what it takes and gives, licence, measured accuracy
+    weights.onnx        what the node runs on a CPU
+    weights.safetensors the same weights for torch: training, GPU, reference result
+    test/input.npz      a small input
+    test/expected.npz   what torch answered to it
+    CARD.md             for people
+
+Nothing in a pack is ever unpickled. A pack whose bytes differ from its manifest is refused.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MANIFEST: Final = "model.json"
+EQUAL_SHARE: Final = 0.999
+"""Share of voxels that must get the same class in the self-test."""
+
+
+class PackRefused(Exception):
+    """A pack is missing, changed, or not fit to run; the message says which and why."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PackFile(_Part):
+    """One file of the pack, fixed by content."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_./-]+$")
+    bytes: int
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class DataSource(_Part):
+    """A data set the weights were trained on."""
+
+    name: str
+    licence: str
+    source: str
+    patients: int
+
+
+class Output(_Part):
+    """One class of a contouring network."""
+
+    index: int
+    name: str
+    """TG-263 name."""
+    components: Literal["largest", "tenth"] = "largest"
+    """Which connected parts are kept: the largest, or all of at least a tenth of it."""
+    volume_ml: tuple[float, float]
+    """2.5 % and 97.5 % quantile of the training data: the plausible range."""
+
+
+class Manifest(_Part):
+    """The contents of ``model.json``."""
+
+    schema_version: Literal[1]
+    id: str = Field(pattern=r"^[a-z0-9_-]+$")
+    version: str
+    title: str
+    kind: Literal["contour"]
+    body_region: str
+    slices: int
+    """Neighbouring slices the network takes."""
+    spacing_mm: tuple[float, float]
+    """Slice spacings seen in training."""
+    outputs: tuple[Output, ...]
+    weights_licence: str
+    data: tuple[DataSource, ...]
+    intended_use: str
+    contraindications: str
+    metrics: dict[str, dict[str, float]]
+    """Measured on held-out patients: output name -> measure -> value."""
+    training: dict[str, object]
+    files: tuple[PackFile, ...]
+
+
+class Pack(_Part):
+    """A pack on disk whose every byte agrees with its manifest."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+    """Of the manifest, which fixes all other files: the identity of the model."""
+
+    @property
+    def label(self) -> str:
+        """Return id and version, for provenance."""
+        return f"{self.manifest.id} {self.manifest.version}"
+
+
+def load_pack(folder: Path) -> Pack:
+    """Read and check a pack.
+
+    Raises
+    ------
+    PackRefused
+        If the manifest is missing or invalid, or a file is missing or differs.
+    """
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise PackRefused(f"no model pack at {folder.name}: {error.strerror}") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise PackRefused(
+            f"{folder.name}/{MANIFEST}: {error.error_count()} invalid entries"
+        ) from error
+    root = folder.resolve()
+    for part in manifest.files:
+        path = (root / part.path).resolve()
+        if not path.is_relative_to(root) or not path.is_file():
+            raise PackRefused(f"{manifest.id}: {part.path} is missing")
+        if file_sha256(path) != part.sha256:
+            raise PackRefused(f"{manifest.id}: {part.path} differs from the manifest")
+    return Pack(folder=root, manifest=manifest, sha256=hashlib.sha256(text).hexdigest())
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def self_test_vectors(pack: Pack) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return the input (N, channels, row, column) and expected classes (N, row, column)."""
+    with np.load(pack.folder / "test/input.npz") as given:
+        batch = given["batch"].astype(np.float32)
+    with np.load(pack.folder / "test/expected.npz") as expected:
+        return batch, expected["classes"]

@@ -1,0 +1,96 @@
+"""``rtnode check``: is the configuration right, and what would run."""
+
+from pathlib import Path
+
+import click
+
+from node.cli.common import echo_json, json_option, plain
+from node.cli.exits import Exit
+from node.cli.text import table
+from node.config.load import load
+from node.config.model import Config
+from node.errors import ConfigError, LedgerError
+from node.store.store import refuse_remote
+from pipelines.catalog import PIPELINES
+
+
+@click.command()
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=Path("config.yaml"),
+    envvar="RTNODE_CONFIG",
+    show_default=True,
+    show_envvar=True,
+    help="Configuration file.",
+)
+@json_option
+def check(path: Path, *, as_json: bool) -> None:
+    """Check the configuration whole: every problem with file and line, or what would run."""
+    config: Config | None = None
+    problems: tuple[str, ...] = ()
+    try:
+        config = load(path)
+        refuse_remote(config.node.data_dir)
+    except ConfigError as error:
+        problems = error.problems
+    except LedgerError as error:
+        config, problems = None, (f"{path}: node.data_dir: {error}; {error.advice}",)
+    if as_json:
+        routes = [] if config is None else [_told(config, i) for i in range(len(config.routes))]
+        echo_json({"ok": config is not None, "problems": problems, "routes": routes})
+    elif config is None:
+        for problem in problems:
+            click.echo(problem, err=True)
+        noun = "problem" if len(problems) == 1 else "problems"
+        click.echo(f"{len(problems)} {noun}; nothing was started", err=True)
+    else:
+        _summarize(path, config)
+    if config is None:
+        click.get_current_context().exit(Exit.USAGE)
+
+
+def _summarize(path: Path, config: Config) -> None:
+    node = config.node
+    senders = [
+        f"{peer.ae_title} ({', '.join(str(network) for network in peer.addresses)})"
+        for peer in config.peers.values()
+        if peer.receive
+    ]
+    click.echo(f"{path}: ok")
+    click.echo(f"listens on    {node.host}:{node.port} as {', '.join(node.ae_titles)}")
+    click.echo(f"data          {node.data_dir}")
+    anybody = config.receive.unknown_peers.value == "accept"
+    click.echo(f"receives from {'anybody' if anybody else ', '.join(senders) or 'nobody'}")
+    for folder in config.hot_folders:
+        click.echo(f"watches       {folder.path}")
+    click.echo("")
+    rows = [
+        (
+            route.name if route.enabled else f"({route.name})",
+            route.pipeline,
+            PIPELINES[route.pipeline].version,
+            route.priority,
+            ", ".join(route.destinations),
+        )
+        for route in config.routes
+    ]
+    for line in table(("route", "pipeline", "version", "priority", "destinations"), rows):
+        click.echo(line)
+    if not rows:
+        click.echo("no routes: objects are received and kept, nothing runs")
+
+
+def _told(config: Config, index: int) -> dict[str, object]:
+    route = config.routes[index]
+    return {
+        "name": route.name,
+        "enabled": route.enabled,
+        "pipeline": route.pipeline,
+        "version": PIPELINES[route.pipeline].version,
+        "settings": plain(route.pipeline_settings().model_dump(mode="json")),
+        "priority": route.priority,
+        "destinations": list(route.destinations),
+    }

@@ -1,0 +1,457 @@
+"""The configuration: one frozen tree of strict models, loaded once and passed down.
+
+Every field has a description and an example: they write the sample ``config.yaml`` and stand in
+the messages of `node.config.load`. Units are part of the key.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
+
+from node.config.match import DEFAULT_CBCT, Match, Rule
+from node.config.types import (
+    AETitleText,
+    ConfigPath,
+    FrozenMap,
+    Name,
+    Network,
+    Port,
+    Seconds,
+    Section,
+)
+from pipelines.catalog import PIPELINES
+
+SENDER: Final = "sender"
+"""Destination that stands for the peer whose AE title sent the trigger."""
+
+
+class NodeSection(Section):
+    """The node itself: who it is on the network and where it keeps its data."""
+
+    ae_titles: tuple[AETitleText, ...] = Field(
+        min_length=1,
+        description="AE titles that peers may call on the one port; the first is ours when we"
+        " send. Quote them.",
+        examples=[["RTNODE"]],
+    )
+    host: str = Field(
+        default="0.0.0.0",  # noqa: S104 - a storage SCP serves the hospital network; peers are listed
+        min_length=1,
+        description="Address to listen on; 127.0.0.1 serves this machine alone.",
+        examples=["0.0.0.0"],  # noqa: S104 - as above
+    )
+    port: int = Field(
+        default=11112,
+        ge=0,
+        le=65535,
+        description="TCP port to listen on; 0 takes a free one, for tests.",
+        examples=[11112],
+    )
+    data_dir: ConfigPath = Field(
+        description="Folder for received and derived objects and the database. Local disk only,"
+        " never NFS or CIFS. Relative paths in this file start at this file's folder.",
+        examples=["rtnode-data"],
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the database; without it a SQLite file in data_dir. This"
+        " version takes SQLite only.",
+        examples=["sqlite:////var/lib/rtnode/ledger.db"],
+    )
+    max_associations: int = Field(
+        default=32,
+        ge=1,
+        le=1000,
+        description="Associations at one time; more are rejected for now (congestion).",
+        examples=[32],
+    )
+    max_associations_per_address: int = Field(
+        default=16,
+        ge=1,
+        le=1000,
+        description="Connections from one IP address at one time.",
+        examples=[16],
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_sqlite(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("sqlite:///"):
+            raise ValueError("this version takes SQLite only: sqlite:////path/to/ledger.db")
+        return value
+
+
+class StorageSection(Section):
+    """Free space on the data volume; nothing is ever deleted to make room."""
+
+    warn_free_gb: float = Field(
+        default=20.0, ge=0, description="Warn below this much free space.", examples=[20.0]
+    )
+    min_free_gb: float = Field(
+        default=5.0,
+        ge=0,
+        description="Refuse to receive below this (status 0xA700; senders try again).",
+        examples=[5.0],
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "StorageSection":
+        if self.warn_free_gb < self.min_free_gb:
+            raise ValueError("warn_free_gb must not be below min_free_gb")
+        return self
+
+
+class UnknownPeers(StrEnum):
+    """What happens to a calling AE title that no peer has."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
+class ReceiveSection(Section):
+    """Receiving, and when a series counts as whole."""
+
+    unknown_peers: UnknownPeers = Field(
+        default=UnknownPeers.REFUSE,
+        description="refuse: only peers with `receive: true` may send; accept: anybody may (closed"
+        " test networks only).",
+        examples=["refuse"],
+    )
+    quiet_period_s: Seconds = Field(
+        default=5.0,
+        description="Silence after the sender released its association that counts as complete,"
+        " where geometry and references do not decide at once.",
+        examples=[5.0],
+    )
+    quiet_period_open_s: Seconds = Field(
+        default=30.0,
+        description="The same while an association is open or was broken off.",
+        examples=[30.0],
+    )
+    hold_after_s: Seconds = Field(
+        default=600.0,
+        description="An incomplete series, or a job that waits for an input, is held and shown"
+        " after this time.",
+        examples=[600.0],
+    )
+    max_object_mb: int = Field(
+        default=2048, ge=1, le=65536, description="Largest object accepted.", examples=[2048]
+    )
+    request_timeout_s: Seconds = Field(
+        default=8.0,
+        description="Time from the TCP connection to a whole association request.",
+        examples=[8.0],
+    )
+    pdu_timeout_s: Seconds = Field(
+        default=10.0, description="Time for one whole protocol data unit.", examples=[10.0]
+    )
+    idle_timeout_s: Seconds = Field(
+        default=60.0,
+        description="An association without a message for so long is aborted.",
+        examples=[60.0],
+    )
+
+
+class Peer(Section):
+    """A remote application entity: it may send to us, or be a destination, or both."""
+
+    ae_title: AETitleText = Field(description="Its AE title. Quote it.", examples=["PACS"])
+    host: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Its host name or address; needed to send to it.",
+        examples=["pacs.example.org"],
+    )
+    port: Port | None = Field(
+        default=None, description="Its port; needed to send to it.", examples=[104]
+    )
+    receive: bool = Field(
+        default=False, description="true: it may send to the node.", examples=[True]
+    )
+    addresses: tuple[Network, ...] = Field(
+        default=(),
+        description="Addresses or networks it sends from; needed with `receive: true`.",
+        examples=[["192.0.2.10", "198.51.100.0/24"]],
+    )
+    connect_timeout_s: Seconds = Field(
+        default=10.0, description="Time to open an association to it.", examples=[10.0]
+    )
+    response_timeout_s: Seconds = Field(
+        default=60.0, description="Time for its answer to one object.", examples=[60.0]
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Peer":
+        if self.receive and not self.addresses:
+            raise ValueError("receive: true needs addresses, for example [192.0.2.10]")
+        if (self.host is None) != (self.port is None):
+            raise ValueError("host and port go together")
+        if not self.receive and self.host is None:
+            raise ValueError("give host and port (to send to it) or receive: true, or both")
+        return self
+
+
+class Folder(Section):
+    """A destination folder: results are written there as files."""
+
+    path: ConfigPath = Field(description="Folder for the results.", examples=["rtnode-results"])
+
+
+class RecognizeSection(Section):
+    """How the node tells kinds apart that share a modality."""
+
+    cbct: tuple[Rule, ...] = Field(
+        default_factory=lambda: DEFAULT_CBCT,
+        description="A CT series is a cone-beam CT when any of these rules matches.",
+        examples=[
+            [{"name": "varian-obi", "keywords": {"ManufacturerModelName": {"contains": "OBI"}}}]
+        ],
+    )
+
+
+class Route(Section):
+    """What becomes of a complete series; every enabled route that matches makes a job."""
+
+    name: Name = Field(description="Unique name, shown in logs and status.", examples=["contours"])
+    enabled: bool = Field(default=True, description="false: the route rests.", examples=[True])
+    match: Match = Field(
+        description="What the series must be; everything given must hold.",
+        examples=[{"kind": ["CT"], "calling_ae_title": ["MODALITY"]}],
+    )
+    pipeline: str = Field(
+        description="The pipeline to run: " + ", ".join(PIPELINES) + ".", examples=["autocontour"]
+    )
+    settings: FrozenMap[str, JsonValue] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Settings of the pipeline that differ from its defaults.",
+        examples=[{}],
+    )
+    priority: int = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="Higher runs first: 100 urgent or online, 50 normal, 10 re-processing.",
+        examples=[50],
+    )
+    destinations: tuple[str, ...] = Field(
+        min_length=1,
+        description="Where the results go: names of peers or folders, or `sender` (the peer that"
+        " sent the series).",
+        examples=[["pacs"]],
+    )
+
+    def pipeline_settings(self) -> BaseModel:
+        """Return the settings as the pipeline's own frozen model; `load` has checked them."""
+        model = PIPELINES[self.pipeline].settings
+        return model.model_validate_json(json.dumps(dict(self.settings)))
+
+
+class Limits(Section):
+    """What one job of a pipeline may use."""
+
+    timeout_s: Seconds = Field(
+        default=1800.0, description="A job is killed after this time.", examples=[1800.0]
+    )
+    memory_mb: int = Field(
+        default=12288,
+        ge=256,
+        description="Address space of the job's process.",
+        examples=[12288],
+    )
+
+
+class PipelinesSection(Section):
+    """How jobs run."""
+
+    workers: int = Field(
+        default=1, ge=1, le=64, description="Jobs that run at one time.", examples=[1]
+    )
+    jobs_per_worker: int = Field(
+        default=50,
+        ge=1,
+        description="A worker process is replaced after so many jobs.",
+        examples=[50],
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="Attempts after transient failures; then the job is held.",
+        examples=[3],
+    )
+    retry_first_s: Seconds = Field(
+        default=5.0, description="Pause before the second attempt; it doubles.", examples=[5.0]
+    )
+    retry_max_s: Seconds = Field(
+        default=300.0, description="Longest pause between attempts.", examples=[300.0]
+    )
+    limits: FrozenMap[str, Limits] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Limits by pipeline name; a pipeline not named here has the defaults.",
+        examples=[{"autocontour": {"timeout_s": 600, "memory_mb": 8192}}],
+    )
+
+    def limits_for(self, pipeline: str) -> Limits:
+        """Return the limits of `pipeline`."""
+        return self.limits.get(pipeline, _DEFAULT_LIMITS)
+
+
+class DeliverySection(Section):
+    """Sending results: one queue a destination, with back-off."""
+
+    first_s: Seconds = Field(
+        default=5.0, description="Pause before the second attempt; it doubles.", examples=[5.0]
+    )
+    max_s: Seconds = Field(
+        default=900.0, description="Longest pause between attempts.", examples=[900.0]
+    )
+    give_up_after_days: float = Field(
+        default=7.0,
+        gt=0,
+        le=3650,
+        description="An undelivered object is held for a person after so many days; it is never"
+        " dropped.",
+        examples=[7.0],
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "DeliverySection":
+        if self.max_s < self.first_s:
+            raise ValueError("max_s must not be below first_s")
+        return self
+
+
+class AfterIntake(StrEnum):
+    """What happens to a file of a hot folder once its content is durable in the node."""
+
+    KEEP = "keep"
+    DELETE = "delete"
+    MOVE = "move"
+
+
+class HotFolder(Section):
+    """A watched folder; files that are complete enter like objects that were sent."""
+
+    path: ConfigPath = Field(
+        description="Folder to watch, with its subfolders.", examples=["rtnode-drop"]
+    )
+    calling_ae_title: AETitleText = Field(
+        default_factory=lambda: AETitleText("HOTFOLDER"),
+        description="Its files count as sent by this AE title, so that routes can match them.",
+        examples=["HOTFOLDER"],
+    )
+    settle_s: Seconds = Field(
+        default=3.0,
+        description="A file is complete when size and time stayed the same for so long.",
+        examples=[3.0],
+    )
+    after: AfterIntake = Field(
+        default=AfterIntake.KEEP,
+        description="What becomes of a file once it is durable in the node: keep, delete or move.",
+        examples=["keep"],
+    )
+    done_dir: ConfigPath | None = Field(
+        default=None,
+        description="Folder for taken files; needed with `after: move`; on the same disk.",
+        examples=["rtnode-drop-done"],
+    )
+
+    @model_validator(mode="after")
+    def _has_target(self) -> "HotFolder":
+        if (self.after is AfterIntake.MOVE) != (self.done_dir is not None):
+            raise ValueError("after: move and done_dir go together")
+        return self
+
+
+class LogFormat(StrEnum):
+    """How a log line looks."""
+
+    PEOPLE = "people"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe line that is written."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class LogSection(Section):
+    """The technical log; it holds UIDs and AE titles, never a patient's name or ID."""
+
+    format: LogFormat = Field(
+        default=LogFormat.PEOPLE,
+        description="people: one readable line an event; json: one JSON object an event.",
+        examples=["people"],
+    )
+    level: LogLevel = Field(
+        default=LogLevel.INFO,
+        description="Least severe line: DEBUG, INFO, WARNING or ERROR.",
+        examples=["INFO"],
+    )
+
+
+class Config(Section):
+    """The whole configuration of a node."""
+
+    node: NodeSection = Field(description="The node itself.")
+    storage: StorageSection = Field(
+        default_factory=StorageSection, description="Free space on the data volume."
+    )
+    receive: ReceiveSection = Field(
+        default_factory=ReceiveSection, description="Receiving, and when a series is whole."
+    )
+    peers: FrozenMap[Name, Peer] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Remote application entities by name: senders, destinations, or both.",
+    )
+    folders: FrozenMap[Name, Folder] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Destination folders by name: results are written there as files.",
+    )
+    recognize: RecognizeSection = Field(
+        default_factory=RecognizeSection,
+        description="How the node tells kinds apart that share a modality.",
+    )
+    routes: tuple[Route, ...] = Field(
+        default=(),
+        description="What becomes of a complete series. Every enabled route that matches makes a"
+        " job, in this order.",
+    )
+    pipelines: PipelinesSection = Field(
+        default_factory=PipelinesSection, description="How jobs run."
+    )
+    delivery: DeliverySection = Field(
+        default_factory=DeliverySection, description="Sending results."
+    )
+    hot_folders: tuple[HotFolder, ...] = Field(
+        default=(),
+        description="Watched folders; files enter like objects that were sent.",
+        examples=[[{"path": "rtnode-drop"}]],
+    )
+    log: LogSection = Field(default_factory=LogSection, description="The technical log.")
+
+    def peer_of(self, ae_title: str) -> tuple[str, Peer] | None:
+        """Return name and peer of `ae_title`, or None; AE titles of peers are unique."""
+        return next(
+            ((name, peer) for name, peer in self.peers.items() if peer.ae_title == ae_title), None
+        )
+
+    def matched_keywords(self) -> frozenset[str]:
+        """Return every DICOM keyword that a route or rule asks for; the index must keep them."""
+        conditions: list[Mapping[str, object]] = [r.keywords for r in self.recognize.cbct]
+        conditions += [route.match.keywords for route in self.routes]
+        return frozenset(keyword for mapping in conditions for keyword in mapping)
+
+
+_DEFAULT_LIMITS: Final = Limits()

@@ -1,0 +1,89 @@
+"""The intake, watched for what is sent again: a repeat proves that a sender took up a broken send.
+
+An object that is here already changes nothing in the ledger, so a complete re-send after a broken
+association would leave no trace. This door remembers it, in memory alone: after a restart the
+series waits for the sender once more, or for a person.
+"""
+
+import threading
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
+
+from node.domain import Accepted, Clock, Kept, Source, Uid
+from node.store.intake import Intake
+
+RELEASED = "RELEASED"
+
+
+class Door:
+    """Passes everything on to the intake, and knows which series were sent again as a whole.
+
+    Parameters
+    ----------
+    intake
+        Makes objects durable.
+    clock
+        For the time at which an association began.
+    """
+
+    def __init__(self, intake: Intake, clock: Clock) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[str, datetime] = {}
+        self._repeated: dict[str, set[Uid]] = defaultdict(set)
+        self._resent: dict[Uid, datetime] = {}
+
+    def resent_at(self, series_instance_uid: str) -> datetime | None:
+        """Return when the last released association began that repeated objects of a series."""
+        with self._lock:
+            return self._resent.get(Uid(series_instance_uid))
+
+    def accept(
+        self,
+        dataset: bytes | bytearray | memoryview,
+        *,
+        transfer_syntax_uid: Uid,
+        sop_class_uid: Uid,
+        sop_instance_uid: Uid,
+        source: Source,
+    ) -> Accepted:
+        """Return when the object is durable; raise a `NodeError` when it is not."""
+        accepted = self._intake.accept(
+            dataset,
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            source=source,
+        )
+        self._note(accepted, source)
+        return accepted
+
+    def accept_file(self, path: Path, source: Source) -> Accepted:
+        """Return when the file is durable; raise a `NodeError` when it is not."""
+        accepted = self._intake.accept_file(path, source)
+        self._note(accepted, source)
+        return accepted
+
+    def association_opened(self, source: Source) -> None:
+        """Record that an association can deliver from now on."""
+        with self._lock:
+            self._open[source.association_id] = self._clock.now()
+        self._intake.association_opened(source)
+
+    def association_ended(
+        self, association_id: str, *, end: str, received: int, refused: int
+    ) -> None:
+        """Record how an association ended: RELEASED, ABORTED or LOST."""
+        with self._lock:
+            opened = self._open.pop(association_id, None)
+            repeated = self._repeated.pop(association_id, set())
+            if end == RELEASED and opened is not None:
+                self._resent.update(dict.fromkeys(repeated, opened))
+        self._intake.association_ended(association_id, end=end, received=received, refused=refused)
+
+    def _note(self, accepted: Accepted, source: Source) -> None:
+        if accepted.kept is Kept.DUPLICATE:
+            with self._lock:
+                self._repeated[source.association_id].add(accepted.series_instance_uid)

@@ -1,0 +1,84 @@
+"""What the receiver is told and what it needs: settings, and the door that objects go through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Protocol
+
+from node.config.model import Config, UnknownPeers
+from node.domain import Accepted, AETitle, Source, Uid
+from node.scp.guards import Network
+
+
+class Door(Protocol):
+    """What the receiver needs of the intake (`node.store.intake.Intake`)."""
+
+    def accept(
+        self,
+        dataset: memoryview,
+        /,
+        *,
+        transfer_syntax_uid: Uid,
+        sop_class_uid: Uid,
+        sop_instance_uid: Uid,
+        source: Source,
+    ) -> Accepted:
+        """Return when the object is durable; raise a `NodeError` when it is not."""
+        ...
+
+    def association_opened(self, source: Source) -> None:
+        """Record that an association can deliver from now on."""
+        ...
+
+    def association_ended(
+        self, association_id: str, *, end: str, received: int, refused: int
+    ) -> None:
+        """Record how an association ended: RELEASED, ABORTED or LOST."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverSettings:
+    """Who may associate, and the limits of an association."""
+
+    ae_titles: tuple[AETitle, ...]
+    """Called AE titles that are ours; all share one port."""
+    host: str = "127.0.0.1"
+    port: int = 11112
+    """0 takes a free port; `Receiver.port` names it."""
+    allowed: Mapping[AETitle, tuple[Network, ...]] = field(default_factory=dict)
+    """Calling AE title -> addresses it may call from."""
+    accept_unknown: bool = False
+    """True: anybody may associate; `allowed` is not looked at."""
+    max_associations: int = 32
+    max_per_address: int = 16
+    """Connections from one address at one time, associated or not."""
+    max_object_bytes: int = 2048 * 1024 * 1024
+    request_timeout_s: float = 8.0
+    """For a whole A-ASSOCIATE-RQ, from the connection on."""
+    pdu_timeout_s: float = 10.0
+    """For a whole PDU, from its first byte on."""
+    idle_timeout_s: float = 60.0
+    """An established association without a message is aborted after so long."""
+
+    @classmethod
+    def of(cls, config: Config) -> "ReceiverSettings":
+        """Return the settings that the configuration describes."""
+        node, receive = config.node, config.receive
+        return cls(
+            ae_titles=tuple(AETitle(title) for title in node.ae_titles),
+            host=node.host,
+            port=node.port,
+            allowed={
+                AETitle(peer.ae_title): tuple(ip_network(a, strict=False) for a in peer.addresses)
+                for peer in config.peers.values()
+                if peer.receive
+            },
+            accept_unknown=receive.unknown_peers is UnknownPeers.ACCEPT,
+            max_associations=node.max_associations,
+            max_per_address=node.max_associations_per_address,
+            max_object_bytes=receive.max_object_mb * 1024 * 1024,
+            request_timeout_s=receive.request_timeout_s,
+            pdu_timeout_s=receive.pdu_timeout_s,
+            idle_timeout_s=receive.idle_timeout_s,
+        )

@@ -1,0 +1,369 @@
+"""The outbox at work: one thread a destination, every outcome recorded at once.
+
+A dead destination must not delay the others, so each has its own thread, and a circuit breaker:
+after a failed association the whole destination rests, longer each time, and is then tried with
+one object and a C-ECHO first. An object that is refused for good is held for a person; nothing is
+dropped. A claim that no answer was recorded for goes back to the queue, and since the bytes of an
+object never change, sending it twice does no harm.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+from node.config.model import DeliverySection
+from node.domain import Clock, Delivery
+from node.errors import DeliveryError, LedgerError
+from node.log import event
+from node.scu.destinations import Destination
+from node.scu.sender import Outcome, Outgoing, Result
+
+_log = logging.getLogger(__name__)
+
+BATCH: Final = 64
+"""Deliveries that are claimed at a time."""
+
+FEW: Final = 5
+"""Attempts after a failure of the peer that may pass, or may never."""
+
+_LEDGER_PAUSE_S: Final = 1.0
+_POLL_S: Final = 30.0
+"""A safety net: `DeliveryWorker.wake` is called when something is queued."""
+
+
+class Outbox(Protocol):
+    """What the worker needs of the ledger (`node.store.ledger.Ledger`)."""
+
+    def claim_deliveries(self, destination: str, limit: int) -> list[Delivery]:
+        """Move PENDING and due -> SENDING, attempt + 1; the oldest job first."""
+        ...
+
+    def delivery_sent(self, delivery_id: int, *, status: int, note: str = "") -> None:
+        """Move SENDING -> SENT."""
+        ...
+
+    def delivery_failed(
+        self,
+        delivery_id: int,
+        *,
+        transient: bool,
+        status: int | None,
+        reason: str,
+        hint: str,
+        not_before: datetime | None = None,
+    ) -> None:
+        """Move SENDING -> PENDING not before a time, or HELD."""
+        ...
+
+    def return_deliveries(self, ids: Collection[int]) -> None:
+        """Move SENDING -> PENDING, as if they had not been claimed."""
+        ...
+
+    def next_delivery_at(self, destination: str) -> datetime | None:
+        """Due time of the next PENDING delivery; None when there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How long to wait, and when to ask a person."""
+
+    first_s: float = 5.0
+    max_s: float = 900.0
+    give_up_after: timedelta = timedelta(days=7)
+
+    @classmethod
+    def of(cls, section: DeliverySection) -> "RetryPolicy":
+        """Return the policy that the configuration describes."""
+        return cls(
+            first_s=section.first_s,
+            max_s=section.max_s,
+            give_up_after=timedelta(days=section.give_up_after_days),
+        )
+
+    def delay_s(self, attempt: int, jitter: float) -> float:
+        """Return the pause after `attempt` (1 = the first), doubled each time.
+
+        Parameters
+        ----------
+        attempt : int
+        jitter : float
+            In [0, 1): takes up to a quarter off, so that peers are not called in step.
+        """
+        doublings = min(max(attempt, 1) - 1, 30)
+        return min(self.first_s * 2.0**doublings, self.max_s) * (1.0 - jitter / 4)
+
+    def given_up(self, delivery: Delivery, now: datetime) -> bool:
+        """Tell whether a person must look at a delivery that failed again."""
+        return delivery.created_at is not None and now - delivery.created_at > self.give_up_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """State of a destination: failures in a row, and when it may be tried again."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+    """Monotonic seconds."""
+
+    def failed(self, now: float, policy: RetryPolicy, jitter: float) -> "Breaker":
+        """Return the breaker after one more failure."""
+        pause = policy.delay_s(self.failures + 1, jitter)
+        return Breaker(failures=self.failures + 1, retry_at=now + pause)
+
+
+class DeliveryWorker:
+    """Delivers what the outbox holds for one destination, in its own thread.
+
+    Parameters
+    ----------
+    destination : Destination
+    outbox : Outbox
+    policy : RetryPolicy
+    clock : Clock
+    jitter : callable
+        Returns a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        outbox: Outbox,
+        policy: RetryPolicy,
+        clock: Clock,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._destination = destination
+        self._outbox = outbox
+        self._policy = policy
+        self._clock = clock
+        self._jitter = jitter
+        self._breaker = Breaker()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"deliver-{destination.name}", daemon=True
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the destination."""
+        return self._destination.name
+
+    @property
+    def failures(self) -> int:
+        """Failed associations in a row; 0 while the destination is well."""
+        return self._breaker.failures
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; for the watchdog."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look into the outbox now: something was queued or released."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Finish the object that is being sent, give the others back, end.
+
+        A thread that waits for a peer longer than `timeout_s` is left behind; its claims are
+        returned to the queue at the next start.
+        """
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def run_once(self) -> float:
+        """Claim and deliver what is due; return the seconds until there may be more.
+
+        Raises
+        ------
+        LedgerError
+            The ledger did not hand out work; nothing was claimed.
+        """
+        resting = self._breaker.retry_at - self._clock.monotonic()
+        if self._breaker.failures and resting > 0:
+            return resting
+        limit = 1 if self._breaker.failures else BATCH
+        claimed = self._outbox.claim_deliveries(self.name, limit)
+        if not claimed:
+            self._destination.close()
+            return self._until_next()
+        self._deliver(claimed)
+        return 0.0
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                pause = self.run_once()
+            except LedgerError:
+                pause = _LEDGER_PAUSE_S
+            except Exception as error:  # noqa: BLE001 - the edge of a thread that must not end
+                event(
+                    _log,
+                    "delivery_worker_failed",
+                    level=logging.ERROR,
+                    error=error,
+                    destination=self.name,
+                )
+                pause = self._policy.first_s
+            if pause > 0:
+                self._wake.wait(pause)
+        self._destination.close()
+
+    def _until_next(self) -> float:
+        due = self._outbox.next_delivery_at(self.name)
+        if due is None:
+            return _POLL_S
+        return min(_POLL_S, max(0.05, (due - self._clock.now()).total_seconds()))
+
+    # -- one batch ---------------------------------------------------------------------------
+
+    def _deliver(self, claimed: Sequence[Delivery]) -> None:
+        begun = self._clock.monotonic()
+        open_: dict[int, Delivery] = {delivery.id: delivery for delivery in claimed}
+        sent: dict[int, int] = {}
+        try:
+            if self._breaker.failures:
+                self._destination.probe()
+            for result in self._destination.deliver([_outgoing(d) for d in claimed]):
+                delivery = open_.pop(result.item.key)
+                self._record(delivery, result)
+                if result.delivered:
+                    sent[delivery.job_id] = sent.get(delivery.job_id, 0) + 1
+                if self._stopping.is_set():
+                    break
+            self._breaker = Breaker()
+        except DeliveryError as error:
+            self._fail(open_, error)
+        finally:
+            if open_:
+                self._persist(lambda: self._outbox.return_deliveries(list(open_)))
+        for job_id, count in sent.items():
+            event(
+                _log,
+                "delivered",
+                job=job_id,
+                assoc=next(d.correlation for d in claimed if d.job_id == job_id),
+                destination=self.name,
+                objects=count,
+                seconds=round(self._clock.monotonic() - begun, 3),
+            )
+
+    def _record(self, delivery: Delivery, result: Result) -> None:
+        """Write down what became of one object; does not return before that is durable."""
+        if result.delivered:
+            status = result.status or 0
+            note = result.reason if result.outcome is Outcome.SENT_WITH_WARNING else ""
+            self._persist(lambda: self._outbox.delivery_sent(delivery.id, status=status, note=note))
+            if note:
+                self._tell("delivered_with_warning", delivery, result.status, note, "")
+            return
+        transient = result.outcome is Outcome.RETRY or (
+            result.outcome is Outcome.RETRY_FEW and delivery.attempt < FEW
+        )
+        self._write_failure(
+            delivery,
+            transient=transient,
+            status=result.status,
+            reason=result.reason,
+            hint=result.hint,
+        )
+
+    def _fail(self, open_: dict[int, Delivery], error: DeliveryError) -> None:
+        """Note that the destination as a whole failed; blame the object that was next."""
+        self._breaker = self._breaker.failed(self._clock.monotonic(), self._policy, self._jitter())
+        event(
+            _log,
+            "destination_failed",
+            level=logging.WARNING if error.transient else logging.ERROR,
+            destination=self.name,
+            failures=self._breaker.failures,
+            retry_s=round(self._breaker.retry_at - self._clock.monotonic(), 1),
+            reason=str(error),
+            hint=error.advice,
+        )
+        if open_:
+            delivery = open_.pop(next(iter(open_)))
+            # even a rejection for good leaves the object alone: what is wrong is the peer
+            self._write_failure(
+                delivery, transient=True, status=None, reason=str(error), hint=error.advice
+            )
+
+    def _write_failure(
+        self, delivery: Delivery, *, transient: bool, status: int | None, reason: str, hint: str
+    ) -> None:
+        now = self._clock.now()
+        if transient and self._policy.given_up(delivery, now):
+            transient = False
+            reason = f"not delivered for {self._policy.give_up_after.days} days: {reason}"
+        pause = self._policy.delay_s(delivery.attempt, self._jitter())
+        self._persist(
+            lambda: self._outbox.delivery_failed(
+                delivery.id,
+                transient=transient,
+                status=status,
+                reason=reason,
+                hint=hint,
+                not_before=now + timedelta(seconds=pause) if transient else None,
+            )
+        )
+        self._tell(
+            "delivery_retried" if transient else "delivery_held", delivery, status, reason, hint
+        )
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        """Repeat `write` until the ledger takes it: the peer's answer must not be forgotten.
+
+        A stopping node gives up; the claim goes back to the queue at the next start.
+        """
+        while True:
+            try:
+                write()
+            except LedgerError:
+                if self._stopping.wait(_LEDGER_PAUSE_S):
+                    return
+            else:
+                return
+
+    def _tell(
+        self, action: str, delivery: Delivery, status: int | None, reason: str, hint: str
+    ) -> None:
+        event(
+            _log,
+            action,
+            level=logging.ERROR if action == "delivery_held" else logging.WARNING,
+            delivery=delivery.id,
+            job=delivery.job_id,
+            assoc=delivery.correlation,
+            destination=self.name,
+            sop=delivery.sop_instance_uid,
+            status=None if status is None else f"0x{status:04X}",
+            attempt=delivery.attempt,
+            reason=reason,
+            hint=hint,
+        )
+
+
+def _outgoing(delivery: Delivery) -> Outgoing:
+    return Outgoing(
+        path=delivery.path,
+        sop_class_uid=delivery.sop_class_uid,
+        sop_instance_uid=delivery.sop_instance_uid,
+        transfer_syntax_uid=delivery.transfer_syntax_uid,
+        key=delivery.id,
+    )

@@ -1,0 +1,162 @@
+"""What the parts of the ledger share: access to the database, the clock, events and steps."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Table, select, update
+
+from node.domain import Clock
+from node.lifecycle import (
+    DELIVERY_TRANSITIONS,
+    JOB_TRANSITIONS,
+    DeliveryEvent,
+    DeliveryState,
+    JobEvent,
+    JobState,
+    advance,
+)
+from node.store import schema
+from node.store.files import BlobFiles
+from node.store.writer import Access
+
+T = TypeVar("T")
+UNKNOWN = "there is no {} {}"
+
+
+class LedgerPart:
+    """Access to one database, for a group of named queries.
+
+    Parameters
+    ----------
+    on_change : callable
+        Called after a commit that somebody may be waiting for.
+    """
+
+    def __init__(
+        self, database: Access, files: BlobFiles, clock: Clock, on_change: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._files = files
+        self._clock = clock
+        self._on_change = on_change
+
+    def _write_and_wake(self, run: Callable[[Connection], T]) -> T:
+        answer = self._database.write(run)
+        self._on_change()
+        return answer
+
+
+def record_event(
+    connection: Connection,
+    now: datetime,
+    action: str,
+    *,
+    kind: str,
+    subject: str,
+    correlation: str = "",
+    **detail: object,
+) -> None:
+    """Append an event in the transaction of what happened."""
+    connection.execute(
+        schema.event.insert().values(
+            at=now,
+            action=action,
+            kind=kind,
+            subject=subject,
+            correlation=correlation,
+            detail=detail,
+        )
+    )
+
+
+def step_job(
+    connection: Connection, now: datetime, job_id: int, event: JobEvent, **changes: object
+) -> Row[Any]:
+    """Move a job along the table and append the event.
+
+    Parameters
+    ----------
+    **changes
+        Further columns; `reason` is part of the event.
+
+    Raises
+    ------
+    KeyError
+        There is no such job.
+    IllegalTransition
+        The table holds no such step.
+    """
+    before = _locked(connection, schema.job, job_id)
+    state = advance(JOB_TRANSITIONS, JobState(before.state), event)
+    after = connection.execute(
+        update(schema.job)
+        .where(schema.job.c.id == job_id, schema.job.c.state == before.state)
+        .values(state=state.value, changed_at=now, **changes)
+        .returning(schema.job)
+    ).one()
+    record_event(
+        connection,
+        now,
+        f"job_{event.lower()}",
+        kind="job",
+        subject=str(job_id),
+        correlation=after.correlation,
+        state=state.value,
+        attempt=after.attempt,
+        reason=str(changes.get("reason", "")),
+    )
+    return after
+
+
+def step_delivery(
+    connection: Connection, now: datetime, delivery_id: int, event: DeliveryEvent, **changes: object
+) -> Row[Any]:
+    """Move a delivery along the table and append the event.
+
+    Raises
+    ------
+    KeyError
+        There is no such delivery.
+    IllegalTransition
+        The table holds no such step.
+    """
+    before = _locked(connection, schema.delivery, delivery_id)
+    state = advance(DELIVERY_TRANSITIONS, DeliveryState(before.state), event)
+    after = connection.execute(
+        update(schema.delivery)
+        .where(schema.delivery.c.id == delivery_id, schema.delivery.c.state == before.state)
+        .values(state=state.value, changed_at=now, **changes)
+        .returning(schema.delivery)
+    ).one()
+    record_event(
+        connection,
+        now,
+        f"delivery_{event.lower()}",
+        kind="delivery",
+        subject=after.sop_instance_uid,
+        correlation=correlation_of(connection, after.job_id),
+        destination=after.destination,
+        delivery=delivery_id,
+        attempt=after.attempt,
+        status=after.status,
+        reason=after.reason,
+    )
+    return after
+
+
+def correlation_of(connection: Connection, job_id: int) -> str:
+    """Return the association id that a job hangs on."""
+    found = connection.execute(
+        select(schema.job.c.correlation).where(schema.job.c.id == job_id)
+    ).scalar_one()
+    return str(found)
+
+
+def _locked(connection: Connection, table: Table, row_id: int) -> Row[Any]:
+    row = connection.execute(
+        select(table).where(table.c.id == row_id).with_for_update()
+    ).one_or_none()
+    if row is None:
+        raise KeyError(UNKNOWN.format(table.name, row_id))
+    return row

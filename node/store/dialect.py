@@ -1,0 +1,154 @@
+"""What differs between SQLite and PostgreSQL, in one place.
+
+SQLite: WAL with ``synchronous=FULL`` (durable at commit), foreign keys on, and every write
+transaction begins IMMEDIATE. Versions before 3.51.3 (back-ported to 3.44.6 and 3.50.7) can lose
+committed pages when one connection checkpoints while another commits; so exactly one connection
+writes and checkpoints, and all others are opened ``mode=ro``.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+
+from node.errors import LedgerError
+
+FIXED_SQLITE: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+"""First releases of their branches without the WAL-reset bug."""
+
+
+_CLEAN_FAILURES: Final = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_BUSY)
+)
+
+
+def database_url(data_dir: Path) -> str:
+    """Return the URL of the default database of `data_dir`."""
+    return f"sqlite:///{data_dir / 'ledger.db'}"
+
+
+def writing_engine(url: str, *, busy_timeout_s: float) -> Engine:
+    """Return an engine that owns the one writing connection."""
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
+    if _is_sqlite(url):
+        options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
+    else:
+        options["pool_pre_ping"] = True
+    engine = create_engine(url, **options)
+    if _is_sqlite(url):
+        _prepare_sqlite(engine, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+    return engine
+
+
+def reading_engine(url: str, *, busy_timeout_s: float) -> Engine:
+    """Return an engine whose connections cannot write and cannot checkpoint."""
+    options: dict[str, Any] = {"pool_size": 4, "max_overflow": 12}
+    if _is_sqlite(url):
+        options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
+        path = make_url(url).database
+        engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", **options)
+        _prepare_sqlite(engine, "BEGIN", _READER_PRAGMAS)
+        return engine
+    options["pool_pre_ping"] = True
+    return create_engine(url, execution_options={"postgresql_readonly": True}, **options)
+
+
+_WRITER_PRAGMAS: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+)
+_READER_PRAGMAS: Final = ("PRAGMA query_only=ON", "PRAGMA wal_autocheckpoint=0")
+
+
+def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that knows ON CONFLICT, for the database of `connection`.
+
+    Whether a row was inserted is told by RETURNING: ``rowcount`` of such a statement is -1 with
+    psycopg.
+    """
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    return postgresql.insert(table)
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Return whether the transaction is still open in the database itself.
+
+    SQLite rolls back by itself when it meets a full disk or an I/O error; a commit after that
+    would succeed and mean nothing.
+    """
+    if connection.dialect.name != "sqlite":
+        return True
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
+def surely_rolled_back(error: Exception) -> bool:
+    """Return whether a commit that failed with `error` left nothing behind.
+
+    SQLite writes the commit frame last, so a full disk or a violated constraint stops before it.
+    After an I/O error, above all of fsync, the frame may be there and come true at the next start.
+    """
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _CLEAN_FAILURES
+
+
+def check_integrity(connection: Connection) -> None:
+    """Refuse a damaged database, or one that does not sync its commits.
+
+    Raises
+    ------
+    LedgerError
+        With what to do: restore a backup.
+    """
+    if connection.dialect.name == "sqlite":
+        answer = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+        if answer != "ok":
+            raise LedgerError(
+                "the database is damaged (quick_check failed)",
+                hint="keep the files, restore the newest backup beside them, run `rtnode check`",
+            )
+        return
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        if connection.execute(text(f"SHOW {setting}")).scalar_one() in ("off", "local"):
+            raise LedgerError(f"PostgreSQL runs with {setting} off", hint=f"set {setting} = on")
+
+
+def damage(connection: Connection) -> list[str]:
+    """Return what the database finds wrong with itself, in its own words; slow."""
+    if connection.dialect.name != "sqlite":
+        return []
+    lines = connection.execute(text("PRAGMA integrity_check")).scalars().all()
+    loose = connection.execute(text("PRAGMA foreign_key_check")).all()
+    return [str(line) for line in lines if line != "ok"] + [
+        f"{table} row {row} points to a {parent} that is not there"
+        for table, row, parent, _ in loose
+    ]
+
+
+def sqlite_is_fixed(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
+    """Return whether this SQLite is free of the WAL-reset bug."""
+    if version >= FIXED_SQLITE[-1]:
+        return True
+    return any(version[:2] == fixed[:2] and version >= fixed for fixed in FIXED_SQLITE)
+
+
+def _is_sqlite(url: str) -> bool:
+    return make_url(url).get_backend_name() == "sqlite"
+
+
+def _prepare_sqlite(engine: Engine, begin: str, pragmas: tuple[str, ...]) -> None:
+    """Take transactions over from the driver and set `pragmas` on each new connection."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # the driver would begin DEFERRED, and late
+        for pragma in pragmas:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)

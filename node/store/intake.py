@@ -1,0 +1,437 @@
+"""The one door for DICOM objects: between "bytes arrived" and "success may be answered".
+
+fsync(file) → fsync(folder) → COMMIT → return. Nothing may be acknowledged that did not come back
+from here, and nothing else may be acknowledged. The same bytes again are a no-op; other bytes
+under a UID that is taken are kept beside the first, flagged, and hold the jobs that use the first.
+What cannot be understood is kept in quarantine, with the reason.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, select, update
+
+from node.domain import Accepted, Clock, Header, Kept, Source
+from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
+from node.lifecycle import SERIES_TRANSITIONS, JobEvent, JobState, SeriesEvent, SeriesState, advance
+from node.store import schema
+from node.store.base import record_event, step_job
+from node.store.dialect import insert
+from node.store.files import BlobFiles, Published
+from node.store.header import keyword_tags, parse_header
+from node.store.part10 import Buffer, Encoded, split
+from node.store.results import insert_blob
+from node.store.writer import Access, CommitUncertain
+
+FIRST_REVISION: Final = 0
+"""Of a series; raised by each instance that comes after it was COMPLETE or INCOMPLETE."""
+
+
+class Intake:
+    """Makes received objects durable.
+
+    Parameters
+    ----------
+    extra_keywords : collection of str
+        DICOM keywords that the configuration matches against, beside the usual ones.
+    max_object_bytes : int
+        Largest file that `accept_file` reads. [bytes]
+    on_change : callable
+        Called after each commit that changed a series or ended an association.
+    """
+
+    def __init__(
+        self,
+        database: Access,
+        files: BlobFiles,
+        clock: Clock,
+        *,
+        extra_keywords: Collection[str],
+        max_object_bytes: int,
+        on_change: Callable[[], None],
+    ) -> None:
+        keyword_tags(extra_keywords)  # a wrong one must stop the start, not the first object
+        self._database = database
+        self._files = files
+        self._clock = clock
+        self._extra = tuple(extra_keywords)
+        self._max_object_bytes = max_object_bytes
+        self._on_change = on_change
+
+    def accept(
+        self,
+        dataset: Buffer,
+        *,
+        transfer_syntax_uid: str,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        source: Source,
+    ) -> Accepted:
+        """Make the data set of a C-STORE request durable.
+
+        Parameters
+        ----------
+        dataset : bytes-like
+            As received, without meta information.
+        sop_class_uid, sop_instance_uid : str
+            As the request names them.
+
+        Raises
+        ------
+        OutOfResources, LedgerError
+            Nothing is stored; the sender may try again.
+        InstanceMismatch
+            The data set is another object than the request named.
+        CannotUnderstand
+            The bytes are in quarantine.
+        """
+        content = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset)
+        header, sha256 = self._understand(content, source)
+        if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
+            self._refuse(header, sop_class_uid, source)
+        return self._keep(header, content, sha256, source)
+
+    def accept_file(self, path: Path, source: Source) -> Accepted:
+        """Make a DICOM file of a hot folder durable, with or without preamble.
+
+        Raises
+        ------
+        OutOfResources, LedgerError
+            Nothing is stored; try again.
+        CannotUnderstand
+            The bytes are in quarantine, unless the file is too large.
+        """
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise OutOfResources("cannot read the file in the hot folder") from error
+        if size > self._max_object_bytes:
+            raise CannotUnderstand(
+                f"the file has {size} bytes, the limit is {self._max_object_bytes}",
+                hint="it is left where it is; raise the limit if it is a real object",
+            )
+        data = self._files.read(path)
+        with self._quarantining(data, "", source):
+            content = split(data)
+        header, sha256 = self._understand(content, source)
+        return self._keep(header, content, sha256, source)
+
+    def association_opened(self, source: Source) -> None:
+        """Record that an association can deliver from now on.
+
+        Raises
+        ------
+        LedgerError
+            The database refused.
+        """
+        now = self._clock.now()
+        self._database.write(
+            lambda c: c.execute(
+                schema.association.insert().values(
+                    association_id=source.association_id,
+                    calling_ae_title=source.calling_ae_title,
+                    called_ae_title=source.called_ae_title,
+                    address=source.address,
+                    opened_at=now,
+                    end="",
+                    received=0,
+                    refused=0,
+                )
+            )
+        )
+
+    def association_ended(
+        self, association_id: str, *, end: str, received: int, refused: int
+    ) -> None:
+        """Record how an association ended: RELEASED, ABORTED or LOST.
+
+        Raises
+        ------
+        LedgerError
+            The database refused.
+        """
+        now = self._clock.now()
+        a = schema.association.c
+        statement = (
+            update(schema.association)
+            .where(a.association_id == association_id, a.ended_at.is_(None))
+            .values(ended_at=now, end=end, received=received, refused=refused)
+        )
+        self._database.write(lambda c: c.execute(statement))
+        self._on_change()
+
+    def _understand(self, content: Encoded, source: Source) -> tuple[Header, str]:
+        with self._quarantining(content.data, content.transfer_syntax_uid, source):
+            header = parse_header(content.data, content.transfer_syntax_uid, self._extra)
+        return header, content.sha256()
+
+    def _keep(self, header: Header, content: Encoded, sha256: str, source: Source) -> Accepted:
+        kept = Kept.DUPLICATE
+        if not self._is_durable(header.sop_instance_uid, sha256):
+            kept = self._store(header, content, sha256, source)
+        if kept is not Kept.DUPLICATE:
+            self._on_change()
+        return Accepted(
+            kept=kept,
+            sha256=sha256,
+            sop_instance_uid=header.sop_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+        )
+
+    def _is_durable(self, sop_instance_uid: str, sha256: str) -> bool:
+        """Return whether these bytes have a committed row: the only thing that proves it."""
+        i = schema.instance.c
+        query = select(i.id).where(i.sop_instance_uid == sop_instance_uid, i.sha256 == sha256)
+        return self._database.read(lambda c: c.execute(query).first()) is not None
+
+    def _store(self, header: Header, content: Encoded, sha256: str, source: Source) -> Kept:
+        now = self._clock.now()
+        published = self._files.publish(
+            content,
+            sha256=sha256,
+            sop_class_uid=header.sop_class_uid,
+            sop_instance_uid=header.sop_instance_uid,
+        )
+        used = False
+        try:
+            kept, used = self._database.write(
+                lambda c: _insert(c, now, header, published, source), sync=(published.path.parent,)
+            )
+        except CommitUncertain:
+            used = True  # the row may appear after a restart; the next sweep decides
+            raise
+        finally:
+            if not used:
+                self._files.discard(published)
+        return kept
+
+    def _refuse(self, header: Header, sop_class_uid: str, source: Source) -> None:
+        """Record and raise a mismatch between request and data set."""
+        what = "SOP class" if header.sop_class_uid != sop_class_uid else "SOP Instance UID"
+        now = self._clock.now()
+        self._database.write(
+            lambda c: record_event(
+                c,
+                now,
+                "instance_refused",
+                kind="instance",
+                subject=header.sop_instance_uid,
+                correlation=source.association_id,
+                reason=f"the data set has another {what} than the request",
+            )
+        )
+        raise InstanceMismatch(f"the data set has another {what} than the request")
+
+    @contextmanager
+    def _quarantining(
+        self, data: Buffer, transfer_syntax_uid: str, source: Source
+    ) -> Iterator[None]:
+        """Keep bytes that could not be understood, then let the error go on with their name."""
+        try:
+            yield
+        except CannotUnderstand as error:
+            sha256 = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=data).sha256()
+            name = self._files.keep_in_quarantine(sha256, data)
+            now = self._clock.now()
+            reason = str(error)
+            self._database.write(
+                lambda c: _insert_quarantine(
+                    c, now, source, sha256=sha256, path=name, size=len(data), reason=reason
+                )
+            )
+            kept = f"kept in quarantine as {name}" if name else "not kept: the quarantine is full"
+            raise CannotUnderstand(reason, hint=f"{kept}; look at the sender's export") from error
+
+
+def _insert(
+    connection: Connection, now: datetime, header: Header, published: Published, source: Source
+) -> tuple[Kept, bool]:
+    """Insert an instance; return what became of it and whether its file got a row."""
+    i = schema.instance.c
+    there = connection.execute(
+        select(i.sha256, i.conflict).where(i.sop_instance_uid == header.sop_instance_uid)
+    ).all()
+    if any(row.sha256 == published.sha256 for row in there):
+        return Kept.DUPLICATE, False
+    used = insert_blob(connection, now, published)
+    instance_id = connection.execute(
+        schema.instance.insert()
+        .values(
+            sop_instance_uid=header.sop_instance_uid,
+            sha256=published.sha256,
+            sop_class_uid=header.sop_class_uid,
+            study_instance_uid=header.study_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+            frame_of_reference_uid=header.frame_of_reference_uid,
+            modality=header.modality,
+            patient_key=header.patient_key,
+            keywords=dict(header.keywords),
+            calling_ae_title=source.calling_ae_title,
+            called_ae_title=source.called_ae_title,
+            address=source.address,
+            association_id=source.association_id,
+            received_at=now,
+            conflict=bool(there),
+        )
+        .returning(i.id)
+    ).scalar_one()
+    _insert_references(connection, instance_id, header)
+    if there:
+        _flag_conflict(connection, now, header, published, source)
+        return Kept.CONFLICT, used
+    _extend_series(connection, now, header, source)
+    return Kept.STORED, used
+
+
+def _insert_references(connection: Connection, instance_id: int, header: Header) -> None:
+    if not header.references:
+        return
+    connection.execute(
+        schema.reference.insert(),
+        [
+            {"instance_id": instance_id, "kind": r.kind, "uid": r.uid, "within": r.within}
+            for r in header.references
+        ],
+    )
+
+
+def _flag_conflict(
+    connection: Connection, now: datetime, header: Header, published: Published, source: Source
+) -> None:
+    """Tell of a second content under one UID, and hold the jobs that have not begun with it."""
+    record_event(
+        connection,
+        now,
+        "instance_conflict",
+        kind="instance",
+        subject=header.sop_instance_uid,
+        correlation=source.association_id,
+        sha256=published.sha256,
+        series=header.series_instance_uid,
+    )
+    j, i = schema.job.c, schema.job_input.c
+    waiting = connection.execute(
+        select(j.id)
+        .join(schema.job_input, i.job_id == j.id)
+        .where(i.sop_instance_uid == header.sop_instance_uid, j.state == JobState.SCHEDULED.value)
+        .distinct()
+    ).scalars()
+    for job_id in waiting.all():
+        step_job(
+            connection,
+            now,
+            job_id,
+            JobEvent.HELD,
+            reason="an object with other content arrived under the UID of an input",
+            hint="compare both objects with the sender; then release or cancel the job",
+        )
+
+
+def _extend_series(connection: Connection, now: datetime, header: Header, source: Source) -> None:
+    """Count an instance in its series; one that was settled opens again with a new revision."""
+    started = connection.execute(
+        insert(connection, schema.series)
+        .values(
+            series_instance_uid=header.series_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            patient_key=header.patient_key,
+            modality=header.modality,
+            state=SeriesState.RECEIVING.value,
+            revision=FIRST_REVISION,
+            count=1,
+            reason="",
+            first_received_at=now,
+            last_received_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["series_instance_uid"])
+        .returning(schema.series.c.revision)
+    ).first()
+    if started is not None:
+        _series_event(connection, now, "series_started", header, source, modality=header.modality)
+        return
+    s = schema.series.c
+    row = connection.execute(
+        select(schema.series)
+        .where(s.series_instance_uid == header.series_instance_uid)
+        .with_for_update()
+    ).one()
+    before = SeriesState(row.state)
+    state = advance(SERIES_TRANSITIONS, before, SeriesEvent.INSTANCE_STORED)
+    late = before is not SeriesState.RECEIVING
+    connection.execute(
+        update(schema.series)
+        .where(s.series_instance_uid == header.series_instance_uid)
+        .values(
+            state=state.value,
+            revision=s.revision + int(late),
+            count=s["count"] + 1,
+            reason="" if late else row.reason,
+            last_received_at=now,
+        )
+    )
+    if late:
+        _series_event(connection, now, "series_reopened", header, source, revision=row.revision + 1)
+    if contradictions := _contradictions(row, header):
+        _series_event(
+            connection, now, "series_mixed", header, source,
+            sop_instance_uid=header.sop_instance_uid, other=contradictions,
+        )  # fmt: skip
+
+
+def _contradictions(row: Row[Any], header: Header) -> list[str]:
+    """Return in what an instance contradicts the first of its series."""
+    pairs = {
+        "study": (row.study_instance_uid, header.study_instance_uid),
+        "patient": (row.patient_key, header.patient_key),
+        "modality": (row.modality, header.modality),
+    }
+    return [name for name, (first, this) in pairs.items() if first != this]
+
+
+def _series_event(
+    connection: Connection,
+    now: datetime,
+    action: str,
+    header: Header,
+    source: Source,
+    **detail: object,
+) -> None:
+    record_event(
+        connection,
+        now,
+        action,
+        kind="series",
+        subject=header.series_instance_uid,
+        correlation=source.association_id,
+        **detail,
+    )
+
+
+def _insert_quarantine(
+    connection: Connection, now: datetime, source: Source, *, sha256: str, **values: object
+) -> None:
+    """Record an object that could not be understood; the same bytes again make an event only."""
+    connection.execute(
+        insert(connection, schema.quarantine)
+        .values(
+            sha256=sha256,
+            calling_ae_title=source.calling_ae_title,
+            address=source.address,
+            association_id=source.association_id,
+            at=now,
+            **values,
+        )
+        .on_conflict_do_nothing(index_elements=["sha256"])
+    )
+    record_event(
+        connection,
+        now,
+        "instance_quarantined",
+        kind="instance",
+        subject=sha256,
+        correlation=source.association_id,
+        reason=values["reason"],
+    )

@@ -1,0 +1,302 @@
+"""One thread, one writing connection, one commit for all that wait.
+
+Callers hand over a closure and block. The thread takes up to 64 waiting closures, fsyncs the
+distinct folders of their files once, runs each in a savepoint of one transaction, commits, and
+only then wakes them: a batch is what queued up during the previous sync, so nothing is delayed
+to be batched. An error in one closure fails its caller alone; a commit that fails, fails all.
+One connection writes *and* checkpoints, because SQLite before 3.51.3 can lose committed pages
+when two do (see `node.store.dialect`).
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from node.errors import LedgerError
+from node.store.dialect import (
+    in_transaction,
+    reading_engine,
+    surely_rolled_back,
+    writing_engine,
+)
+
+T = TypeVar("T")
+BATCH: Final = 64
+"""Most closures of one transaction: bounds the wait of the first one."""
+
+logger = logging.getLogger(__name__)
+
+
+class CommitUncertain(LedgerError):
+    """The commit itself failed: the rows may appear after a restart, so their files must stay."""
+
+
+class _Work:
+    """A closure on its way, and the future that its caller waits for."""
+
+    __slots__ = ("done", "run", "sync")
+
+    def __init__(self, run: Callable[[Connection], Any], sync: Sequence[Path]) -> None:
+        self.run = run
+        self.sync = sync
+        self.done: Future[Any] = Future()
+
+
+class Access(Protocol):
+    """What the ledger needs of a database."""
+
+    def write(self, run: Callable[[Connection], T], *, sync: Sequence[Path] = ()) -> T:
+        """Run a closure in a durable transaction."""
+        ...
+
+    def read(self, run: Callable[[Connection], T]) -> T:
+        """Run a closure that only looks."""
+        ...
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        ...
+
+
+class ReadOnlyDatabase:
+    """`Access` beside a running node: it can look, and nothing else."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 10.0) -> None:
+        self._reader = reading_engine(url, busy_timeout_s=busy_timeout_s)
+
+    def write(
+        self,
+        run: Callable[[Connection], T],  # noqa: ARG002 - the signature of `Access`
+        *,
+        sync: Sequence[Path] = (),  # noqa: ARG002 - as above
+    ) -> T:
+        """Refuse.
+
+        Raises
+        ------
+        LedgerError
+            Always.
+        """
+        raise LedgerError("this command only reads", hint="let the running node do it")
+
+    def read(self, run: Callable[[Connection], T]) -> T:
+        """Run a closure that only looks.
+
+        Raises
+        ------
+        LedgerError
+            The database refused.
+        """
+        return _read(self._reader, run)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._reader.dispose()
+
+
+class Database:
+    """The writing thread and a pool of connections that can only read.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL.
+    sync_directory : callable
+        Makes the entries of a folder durable or raises.
+    busy_timeout_s : float
+        How long a write waits for a database that another process has locked; below the usual
+        30 s DIMSE time-out of senders. [s]
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        sync_directory: Callable[[Path], None],
+        busy_timeout_s: float = 10.0,
+    ) -> None:
+        self._writer = writing_engine(url, busy_timeout_s=busy_timeout_s)
+        self._reader = reading_engine(url, busy_timeout_s=busy_timeout_s)
+        self._sync_directory = sync_directory
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="committer", daemon=True)
+        self._thread.start()
+
+    def write(self, run: Callable[[Connection], T], *, sync: Sequence[Path] = ()) -> T:
+        """Run a closure in the next transaction; its result is durable on return.
+
+        Parameters
+        ----------
+        run : callable
+            Gets the connection; must not keep it, commit, or catch database errors.
+        sync : sequence of Path
+            Folders whose entries must be durable before the commit.
+
+        Raises
+        ------
+        LedgerError
+            The database refused; nothing of this closure is stored.
+        OutOfResources
+            A folder could not be synced; nothing of this closure is stored.
+        """
+        work = _Work(run, sync)
+        with self._gate:
+            if self._closed:
+                raise LedgerError("the ledger is closed", hint="start the node")
+            self._queue.put(work)
+        result: T = work.done.result()
+        return result
+
+    def read(self, run: Callable[[Connection], T]) -> T:
+        """Run a closure on a connection that cannot write, in one snapshot.
+
+        Raises
+        ------
+        LedgerError
+            The database refused.
+        """
+        return _read(self._reader, run)
+
+    def close(self) -> None:
+        """Finish what waits, then close; readers first, so that the writer checkpoints."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def _serve(self) -> None:
+        """Take what waits, commit it, and go on until told to stop."""
+        running = True
+        while running:
+            batch: list[_Work] = []
+            first = self._queue.get()
+            running = first is not None
+            if first is not None:
+                batch.append(first)
+            while running and len(batch) < BATCH and not self._queue.empty():
+                work = self._queue.get()
+                running = work is not None
+                if work is not None:
+                    batch.append(work)
+            if ready := self._synced(batch):
+                self._commit(ready)
+
+    def _synced(self, batch: list[_Work]) -> list[_Work]:
+        """Sync each folder once; return the work whose folders are durable."""
+        failed: dict[Path, Exception] = {}
+        for folder in {folder for work in batch for folder in work.sync}:
+            try:
+                self._sync_directory(folder)
+            except Exception as error:  # noqa: BLE001 - the committer must outlive any fault
+                failed[folder] = error
+        if not failed:
+            return batch
+        ready = []
+        for work in batch:
+            errors = [failed[folder] for folder in work.sync if folder in failed]
+            if errors:
+                work.done.set_exception(errors[0])
+            else:
+                ready.append(work)
+        return ready
+
+    def _commit(self, batch: list[_Work]) -> None:
+        """Run all in one transaction and wake their callers after it is durable."""
+        outcomes: list[tuple[_Work, Any, Exception | None]] = []
+        committing = False
+        connection: Connection | None = None
+        try:
+            connection = self._writer.connect()
+            outcomes.extend((work, *_run(connection, work)) for work in batch)
+            _require_transaction(connection)
+            committing = True
+            connection.commit()
+        except Exception as error:  # noqa: BLE001 - the committer must outlive any fault
+            if connection is not None:
+                connection.invalidate()  # after a failure nobody knows what is still open in it
+            uncertain = committing and not surely_rolled_back(error)
+            refused = _refusal(error, CommitUncertain if uncertain else LedgerError)
+            logger.error("event=commit_failed waiting=%d cause=%s", len(batch), refused)  # noqa: TRY400 - no SQL in the log
+            for work in batch:
+                work.done.set_exception(refused)
+            self._refuse_waiting(refused)
+            return
+        finally:
+            if connection is not None:
+                connection.close()
+        for work, value, error_of_one in outcomes:
+            if error_of_one is None:
+                work.done.set_result(value)
+            else:
+                work.done.set_exception(error_of_one)
+
+    def _refuse_waiting(self, refused: LedgerError) -> None:
+        """Refuse what queued up behind a failed commit.
+
+        It waited as long already; a second time-out would outlast its sender.
+        """
+        for _ in range(self._queue.qsize()):
+            work = self._queue.get()
+            if work is None:
+                self._queue.put(None)
+                return
+            work.done.set_exception(refused)
+
+
+def _run(connection: Connection, work: _Work) -> tuple[Any, Exception | None]:
+    """Run one closure in its savepoint; its error is its own, a lost transaction is everyone's."""
+    savepoint = connection.begin_nested()
+    try:
+        value = work.run(connection)
+        _require_transaction(connection)
+        savepoint.commit()
+    except Exception as error:  # noqa: BLE001 - handed to the caller
+        _require_transaction(connection)
+        savepoint.rollback()
+        return None, _refusal(error) if isinstance(error, SQLAlchemyError) else error
+    return value, None
+
+
+def _require_transaction(connection: Connection) -> None:
+    """Stop when the database has rolled back by itself, as SQLite does on a full disk.
+
+    The next savepoint would begin and commit a transaction of its own.
+    """
+    if not in_transaction(connection):
+        raise LedgerError("the database rolled back by itself; the disk may be full")
+
+
+def _read(engine: Engine, run: Callable[[Connection], T]) -> T:
+    """Run a closure on a reading engine.
+
+    Raises
+    ------
+    LedgerError
+        The database refused.
+    """
+    try:
+        with engine.connect() as connection:
+            return run(connection)
+    except SQLAlchemyError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: Exception, kind: type[LedgerError] = LedgerError) -> LedgerError:
+    """Return the database's words without the statement and its parameters."""
+    if isinstance(error, LedgerError):
+        return error
+    words = str(getattr(error, "orig", None) or type(error).__name__)
+    return kind(f"the database refused: {words}")

@@ -1,0 +1,348 @@
+"""Where pipelines run: the child process of the engine, and ``rtnode process`` without a node.
+
+The child reads one JSON line per job on its standard input and answers one JSON line on what was
+its standard output; libraries that print find standard error there instead. It has no database
+and no network. A job may use `memory_mb` of address space; the child dies with the node.
+"""
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TextIO, cast
+
+import click
+
+from node.config.match import DEFAULT_CBCT
+from node.config.overrides import settings_from
+from node.errors import ConfigError
+from node.log import configure, describe, event
+from node.routing.folder import Found, scan, strangers
+from node.routing.selection import Selected, cases, select
+from pipelines.api import (
+    InputFile,
+    Inputs,
+    Json,
+    Outcome,
+    PipelineError,
+    PipelineSpec,
+    Provenance,
+    Request,
+    ResourceExhausted,
+    Role,
+    settings_sha256,
+)
+from pipelines.catalog import PIPELINES
+from pipelines.registry import load
+
+_log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2): the signal that the kernel sends when the thread that started us ends."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve jobs until standard input ends.
+
+    Parameters
+    ----------
+    arguments
+        Process id of the node, then the pipelines whose libraries are loaded before the first job.
+    """
+    _die_with(int(arguments[0]))
+    answers = _take_standard_output()
+    configure("json", "INFO", sys.stderr)
+    for name in arguments[1:]:
+        _preload(name)
+    _say(answers, {"ready": True})
+    for line in sys.stdin:
+        _say(answers, answer(json.loads(line)))
+    return 0
+
+
+def answer(job: Mapping[str, Json]) -> dict[str, Json]:
+    """Run one job of the child protocol and return what to answer; never raises."""
+    number = job.get("job")
+    try:
+        with _address_space(job):
+            outcome = run_request(_request(job), str(job["pipeline"]))
+    except PipelineError as error:
+        event(_log, "pipeline_refused", level=logging.WARNING, error=error)
+        return _failure(number, error, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the edge: a mistake of ours must not end the child unsaid
+        event(_log, "pipeline_failed", level=logging.ERROR, error=error)
+        if _out_of_memory(error):
+            return _failure(number, ResourceExhausted("memory ran out"), "ResourceExhausted")
+        return {
+            "job": number,
+            "ok": False,
+            "error": type(error).__name__,
+            "transient": False,
+            "message": f"the pipeline failed: {describe(error)}",
+            "hint": "keep the job for the developers; the log holds the traceback",
+        }
+    return {"job": number, "ok": True, **outcome_json(outcome)}
+
+
+def run_request(request: Request, pipeline: str) -> Outcome:
+    """Run `pipeline`; a `PipelineError` says why there is no result."""
+    return load(pipeline)(request)
+
+
+def make_request(
+    spec: PipelineSpec, settings_json: str, files: Sequence[InputFile], output: Path, revision: int
+) -> Request:
+    """Return the request of one run; settings and provenance follow from the arguments alone."""
+    settings = spec.settings.model_validate_json(settings_json)
+    return Request(
+        inputs=Inputs(files=tuple(files)),
+        settings=settings,
+        provenance=Provenance(
+            pipeline=spec.name,
+            version=spec.version,
+            settings_sha256=settings_sha256(settings),
+            sources=tuple(sorted({(f.sop_instance_uid, f.sha256) for f in files})),
+            revision=revision,
+        ),
+        output=output,
+    )
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Json]:
+    """Return an outcome as plain JSON, the form of protocol and of ``report/outcome.json``."""
+    return {
+        "objects": [
+            {
+                "path": str(o.path),
+                "sop_class_uid": o.sop_class_uid,
+                "sop_instance_uid": o.sop_instance_uid,
+                "series_instance_uid": o.series_instance_uid,
+                "modality": o.modality,
+            }
+            for o in outcome.objects
+        ],
+        "findings": [
+            {
+                "code": f.code,
+                "severity": f.severity.value,
+                "message": f.message,
+                "roi": f.roi,
+                "value": f.value,
+                "unit": f.unit,
+                "limit": f.limit,
+            }
+            for f in outcome.findings
+        ],
+        "figures": dict(outcome.figures),
+    }
+
+
+def process_folder(
+    pipeline: str, input_dir: Path, output_dir: Path, overrides: Mapping[str, str]
+) -> int:
+    """Run `pipeline` on a folder of DICOM files, without a node; return the exit code.
+
+    Parameters
+    ----------
+    pipeline
+        Name of the pipeline.
+    input_dir
+        Read recursively; it must hold exactly one case for the pipeline.
+    output_dir
+        New or empty; receives the derived ``*.dcm``, ``report/`` and ``report/outcome.json``.
+    overrides
+        ``--set`` words: setting -> value as written.
+
+    Returns
+    -------
+    int
+        0 only when a result was written; 1 where there is none; 2 for a wrong command line.
+    """
+    spec = PIPELINES.get(pipeline)
+    if spec is None:
+        return _refuse(f"there is no pipeline '{pipeline}': take one of {', '.join(PIPELINES)}", 2)
+    try:
+        settings = settings_from(spec.settings, overrides)
+    except ConfigError as error:
+        return _refuse(str(error), 2)
+    if not input_dir.is_dir():
+        return _refuse(f"{input_dir} is not a folder", 2)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        return _refuse(f"{output_dir} is not empty; name a new folder for the results", 2)
+
+    chosen = _only_case(spec, scan(input_dir, DEFAULT_CBCT))
+    if isinstance(chosen, str):
+        return _refuse(chosen, 1)
+    files = [
+        InputFile(
+            role=Role(i.role), path=i.path, sop_instance_uid=i.sop_instance_uid, sha256=i.sha256
+        )
+        for i in chosen.inputs
+    ]
+    output_dir.mkdir(parents=True, exist_ok=True)
+    request = make_request(spec, settings.model_dump_json(), files, output_dir, revision=0)
+    _tell(f"{pipeline}: {_counted(files)}{'; ' + chosen.reason if chosen.reason else ''}")
+    try:
+        outcome = run_request(request, pipeline)
+    except PipelineError as error:
+        return _refuse(f"{type(error).__name__}: {error} ({error.advice})", 1)
+    return _write_outcome(request, outcome)
+
+
+def _only_case(spec: PipelineSpec, found: Found) -> Selected | str:
+    """Return the one case that the folder holds, or the sentence that says why there is none."""
+    selected: list[Selected] = []
+    refused: list[str] = []
+    for trigger in found.candidates:
+        if trigger.kind.value != spec.trigger.value or trigger.ours:
+            continue
+        if not trigger.complete:
+            verdict = found.verdicts[trigger.series_instance_uid]
+            refused.append(f"series {trigger.series_instance_uid}: {verdict.sentence}")
+            continue
+        others = strangers(found.candidates, trigger.patient_key)
+        for case in cases(spec, trigger):
+            answer = select(spec, case, found.candidates, strangers=others)
+            if isinstance(answer, Selected):
+                selected.append(answer)
+            else:
+                refused.append(f"series {trigger.series_instance_uid}: {answer.reason}")
+    if len(selected) == 1:
+        return selected[0]
+    if selected:
+        return f"the folder holds {len(selected)} cases for {spec.name}; give one that holds one"
+    if refused:
+        return "; ".join(refused)
+    kinds = sorted({candidate.kind.value for candidate in found.candidates})
+    held = f"it holds {', '.join(kinds)}" if kinds else "it holds no DICOM object"
+    return f"{spec.name} needs a {spec.trigger.value} series; {held}"
+
+
+def _write_outcome(request: Request, outcome: Outcome) -> int:
+    if not outcome.objects:
+        return _refuse("the pipeline wrote no object", 1)
+    provenance = request.provenance
+    record: dict[str, Json] = {
+        "pipeline": provenance.pipeline,
+        "version": provenance.version,
+        "settings": request.settings.model_dump(mode="json"),
+        "inputs": [{"role": f.role.value, "sop_instance_uid": f.sop_instance_uid,
+                    "sha256": f.sha256} for f in request.inputs.files],
+        **outcome_json(outcome),
+    }  # fmt: skip
+    report = request.output / "report"
+    report.mkdir(exist_ok=True)
+    (report / "outcome.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for finding in outcome.findings:
+        _tell(f"{finding.severity.value}: {finding.message}")
+    for derived in outcome.objects:
+        _tell(f"wrote {derived.path}")
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the node dies, and check that it still lives.
+
+    The signal comes when the *thread* that started us ends (prctl(2)); the engine starts children
+    from threads that live as long as they do.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _take_standard_output() -> TextIO:
+    """Return what was standard output; descriptor 1 becomes standard error for everybody else."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _preload(name: str) -> None:
+    """Load the libraries of a pipeline; where that fails its jobs fail, and nobody else's."""
+    try:
+        load(name)
+    except Exception as error:  # noqa: BLE001 - a missing library or model must not stop the others
+        event(_log, "pipeline_unloadable", level=logging.ERROR, error=error, pipeline=name)
+
+
+@contextlib.contextmanager
+def _address_space(job: Mapping[str, Json]) -> Iterator[None]:
+    """Limit the address space during one job; the hard limit stays, so that it can be undone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = job.get("memory_mb")
+    if isinstance(wanted, int):
+        resource.setrlimit(resource.RLIMIT_AS, (wanted * 1024 * 1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _request(job: Mapping[str, Json]) -> Request:
+    """Return the request that a line of the child protocol describes."""
+    given = cast("list[Mapping[str, str]]", job["inputs"])
+    files = [
+        InputFile(
+            role=Role(i["role"]),
+            path=Path(i["path"]),
+            sop_instance_uid=i["sop_instance_uid"],
+            sha256=i["sha256"],
+        )
+        for i in given
+    ]
+    return make_request(
+        PIPELINES[str(job["pipeline"])],
+        json.dumps(job["settings"]),
+        files,
+        Path(str(job["output"])),
+        revision=int(cast("int", job["revision"])),
+    )
+
+
+def _failure(number: Json, error: PipelineError, name: str) -> dict[str, Json]:
+    return {
+        "job": number,
+        "ok": False,
+        "error": name,
+        "transient": error.transient,
+        "message": str(error),
+        "hint": error.advice,
+    }
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; torch and ITK say so in a RuntimeError."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "alloc" in str(error).lower()
+
+
+def _say(answers: TextIO, line: Mapping[str, Json]) -> None:
+    answers.write(json.dumps(line) + "\n")
+    answers.flush()
+
+
+def _counted(files: Sequence[InputFile]) -> str:
+    counts = Counter(f.role.value for f in files)
+    return ", ".join(f"{count} {role}" for role, count in sorted(counts.items()))
+
+
+def _tell(line: str) -> None:
+    click.echo(line)
+
+
+def _refuse(line: str, code: int) -> int:
+    click.echo(line, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,301 @@
+"""CT in, RT Structure Set out: find, check, write, read back, report.
+
+Classical methods without weights; each structure stands for itself, so one that is not found or
+not plausible is left out with its reason and the others are delivered.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipelines.api import Finding, InputRejected, Json, Outcome, Request, Role, Severity
+from pipelines.autocontour.body import body_surface, find_body
+from pipelines.autocontour.bones import find_bones, find_hard
+from pipelines.autocontour.canal import canal_surface, find_canal
+from pipelines.autocontour.checks import Verdict, check, check_pair
+from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
+from pipelines.autocontour.lungs import find_lungs
+from pipelines.autocontour.morphology import bounding_box
+from pipelines.autocontour.names import TABLE, Organ, written_name
+from pipelines.autocontour.settings import AutocontourSettings
+from pipelines.dicom.read import text
+from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
+from pipelines.dicom.rtstruct_writer import (
+    Structure,
+    WriterProfile,
+    Written,
+    write_structure_set,
+)
+from pipelines.dicom.volume import CtVolume, read_volume
+from pipelines.geometry.contours import LEVEL
+from pipelines.report.figures import Overlay, Scan, three_planes
+from pipelines.report.page import Picture, Section, Table, write_page
+
+CBCT_WORDS: Final = ("cone-beam", "cone beam", "cbct", "on-board imager", "obi", "xvi")
+"""In manufacturer or model: the image is a cone-beam CT, whose values these methods do not fit."""
+BODY_MARGIN: Final = 2
+"""Work voxels around the body that are kept, so that only a cut body touches the border."""
+LEAST_SLICES: Final = 5
+FILE_NAME: Final = "rtstruct.dcm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Surfaces on the work grid, and what is to be said about those that are missing."""
+
+    image: WorkImage
+    """The work image around the body."""
+    surfaces: dict[Organ, Values]
+    """Shape of `image`; the surface is at 0.5."""
+    findings: tuple[Finding, ...]
+
+
+def run(request: Request) -> Outcome:
+    """Contour the CT of `request` and write one RT Structure Set and a report.
+
+    Raises
+    ------
+    InputRejected
+        Where the input is no CT volume that can be contoured, or shows no body.
+    OutputInvalid
+        Where the file that was written does not mean what was found.
+    """
+    settings = AutocontourSettings.model_validate(request.settings.model_dump())
+    volume = read_volume(request.inputs.paths(Role.CT))
+    _gate(volume)
+    image = work_image(volume.hu, volume.geometry, settings.work_grid_mm)
+    found = find_all(image, [Organ(name) for name in settings.structures])
+    structures, verdicts = _checked(found, _seen(volume, found.image))
+    if not structures:
+        raise InputRejected("no structure was found in the image: " + _reasons(found, verdicts))
+    path = request.output / FILE_NAME
+    written = write_structure_set(
+        structures,
+        volume.headers,
+        volume.geometry,
+        request.provenance,
+        path,
+        WriterProfile(
+            holes=settings.holes,
+            max_points=settings.max_points,
+            label=settings.label,
+            series_description=f"AUTO classical {request.provenance.version} UNAPPROVED",
+        ),
+    )
+    kept = [s for s in structures if s.name in written.contours]
+    trips = check_structure_set(path, kept, volume.headers, volume.geometry)
+    findings = [*volume.findings, *found.findings, *(f for v in verdicts for f in v.findings)]
+    findings += _dropped(written)
+    outcome = Outcome(
+        objects=(written.object,), findings=tuple(findings), figures=_figures(written, trips)
+    )
+    _report(request.output / "report", volume, found, outcome)
+    return outcome
+
+
+def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
+    """Find the structures `wanted` on the work grid.
+
+    Raises
+    ------
+    InputRejected
+        Where there is no body.
+    """
+    body = find_body(image)
+    if not body.any():
+        raise InputRejected("there is no body in the image: nothing large is denser than air")
+    box = bounding_box(body, BODY_MARGIN)
+    image, body = image.cropped(box), body[box]
+    surfaces: dict[Organ, Values] = {}
+    findings: list[Finding] = []
+    if Organ.EXTERNAL in wanted:
+        surfaces[Organ.EXTERNAL] = body_surface(image, body)
+    if {Organ.LUNG_L, Organ.LUNG_R, Organ.LUNGS} & set(wanted):
+        _find_lungs(image, body, surfaces, findings)
+    if {Organ.BONES, Organ.SPINAL_CANAL} & set(wanted):
+        _find_skeleton(image, body, surfaces, findings)
+    return Found(
+        image=image,
+        surfaces={organ: surfaces[organ] for organ in TABLE if organ in wanted & surfaces.keys()},
+        findings=tuple(f for f in findings if f.roi in wanted),
+    )
+
+
+def _find_lungs(
+    image: WorkImage, body: Mask, surfaces: dict[Organ, Values], findings: list[Finding]
+) -> None:
+    lungs = find_lungs(image, body)
+    if lungs is None:
+        findings += [
+            _missing(o, "there is no lung") for o in (Organ.LUNG_L, Organ.LUNG_R, Organ.LUNGS)
+        ]
+        return
+    surfaces[Organ.LUNGS] = lungs.both
+    if lungs.left is None or lungs.right is None:
+        findings += [_missing(organ, lungs.reason) for organ in (Organ.LUNG_L, Organ.LUNG_R)]
+        return
+    surfaces[Organ.LUNG_L], surfaces[Organ.LUNG_R] = lungs.left, lungs.right
+    findings += check_pair(lungs.left, lungs.right, image)
+
+
+def _find_skeleton(
+    image: WorkImage, body: Mask, surfaces: dict[Organ, Values], findings: list[Finding]
+) -> None:
+    hard = find_hard(image, body)
+    canal = find_canal(image, body, hard)
+    if canal.mask is None:
+        findings.append(_missing(Organ.SPINAL_CANAL, canal.reason))
+    else:
+        surfaces[Organ.SPINAL_CANAL] = canal_surface(image, canal.mask)
+    if hard.any():
+        surfaces[Organ.BONES] = find_bones(image, body, hard, canal.mask)
+    else:
+        findings.append(_missing(Organ.BONES, "there is no bone in the image"))
+
+
+def _missing(organ: Organ, reason: str) -> Finding:
+    return Finding(
+        code="roi-not-found",
+        severity=Severity.WARN,
+        message=f"{organ} was left out: {reason}",
+        roi=organ.value,
+    )
+
+
+def _gate(volume: CtVolume) -> None:
+    """Refuse what these methods were not made for."""
+    header = volume.headers[0]
+    device = " ".join(text(header, k) for k in ("Manufacturer", "ManufacturerModelName")).lower()
+    words = device.replace("/", " ").split()
+    if any(word in device if " " in word or "-" in word else word in words for word in CBCT_WORDS):
+        raise InputRejected(
+            "a cone-beam CT is not contoured: its values are no Hounsfield units",
+            hint="route it to synthetic_ct and contour the planning CT",
+        )
+    if volume.geometry.shape[0] < LEAST_SLICES:
+        raise InputRejected(f"{volume.geometry.shape[0]} slices are too few to find an organ in")
+
+
+def _seen(volume: CtVolume, image: WorkImage) -> Mask:
+    """Return the work voxels inside the field of view that the scanner states."""
+    if volume.padded is None:
+        return np.ones(image.hu.shape, np.bool_)
+    at = np.ix_(*(np.rint(c).astype(np.intp) for c in image.centers))
+    return np.asarray(~volume.padded[at])
+
+
+def _checked(found: Found, seen: Mask) -> tuple[list[Structure], list[Verdict]]:
+    """Return what is written, on the CT's grid, and the verdict on everything found."""
+    structures, verdicts = [], []
+    for organ, surface in found.surfaces.items():
+        verdict = check(organ, surface, found.image, seen)
+        verdicts.append(verdict)
+        if not verdict.write:
+            continue
+        entry = TABLE[organ]
+        values, corner = found.image.fine(surface)
+        structures.append(
+            Structure(
+                number=entry.number,
+                name=written_name(organ, cut=verdict.cut),
+                field=values,
+                corner=corner,
+                interpreted_type=entry.interpreted_type,
+                color=entry.color,
+                code=entry.code,
+                description="classical method without a learned model",
+                remark=verdict.remark,
+            )
+        )
+    return structures, verdicts
+
+
+def _reasons(found: Found, verdicts: Sequence[Verdict]) -> str:
+    messages = [f.message for f in found.findings]
+    messages += [f.message for verdict in verdicts for f in verdict.findings]
+    return "; ".join(messages)
+
+
+def _dropped(written: Written) -> list[Finding]:
+    """Return a finding for each structure of which nothing, or not everything, was written."""
+    empty = [
+        Finding(code="roi-empty", severity=Severity.WARN,
+                message=f"{name} was left out: it has no contour", roi=name)
+        for name in written.empty
+    ]  # fmt: skip
+    return empty + [
+        Finding(code="contours-too-small", severity=Severity.INFO,
+                message=f"{count} contours of {name} vanish at 0.01 mm", roi=name, value=count)
+        for name, count in written.dropped.items()
+    ]  # fmt: skip
+
+
+def _figures(written: Written, trips: Sequence[RoundTrip]) -> dict[str, Json]:
+    rois: dict[str, Json] = {
+        trip.name: {
+            "volume_cc": round(trip.volume_ml, 2),
+            "contours": written.contours[trip.name],
+            "round_trip_dice": round(trip.dice, 5),
+        }
+        for trip in trips
+    }
+    return {
+        "rois": rois,
+        "points": written.points,
+        "file_bytes": written.object.path.stat().st_size,
+    }
+
+
+def _report(folder: Path, volume: CtVolume, found: Found, outcome: Outcome) -> None:
+    """Write report.json, the picture and the page; they hold no patient's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rois = outcome.figures["rois"]
+    findings = [dataclasses.asdict(f) for f in outcome.findings]
+    (folder / "report.json").write_text(
+        json.dumps({"figures": dict(outcome.figures), "findings": findings}, indent=2) + "\n"
+    )
+    row, column = volume.geometry.row_direction, volume.geometry.column_direction
+    picture = three_planes(
+        Scan(
+            hu=found.image.hu,
+            spacing=found.image.spacing,
+            row_direction=(float(row[0]), float(row[1]), float(row[2])),
+            column_direction=(float(column[0]), float(column[1]), float(column[2])),
+        ),
+        folder / "contours.png",
+        overlays=[
+            Overlay(name=organ.value, mask=surface >= LEVEL, color=_hex(TABLE[organ].color))
+            for organ, surface in found.surfaces.items()
+        ],
+        title="autocontour, classical",
+    )
+    table = Table(
+        head=("structure", "volume [cc]", "contours", "Dice of the file read back"),
+        rows=[
+            (name, *(_cell(values, key) for key in ("volume_cc", "contours", "round_trip_dice")))
+            for name, values in (rois.items() if isinstance(rois, dict) else ())
+        ],
+    )
+    write_page(
+        folder / "index.html",
+        "Auto-contours",
+        [
+            Section(title="Structures", findings=outcome.findings, tables=[table]),
+            Section(title="Picture", pictures=[Picture(path=picture)]),
+        ],
+        lead="RT Structure Set from classical methods, not reviewed by anyone.",
+    )
+
+
+def _cell(values: Json, key: str) -> float | int | str:
+    value = values.get(key) if isinstance(values, dict) else None
+    return value if isinstance(value, (float, int)) else ""
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in color)

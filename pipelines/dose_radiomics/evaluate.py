@@ -1,0 +1,313 @@
+"""All regions of a case, each for itself: one that fails is told, the others are reported."""
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.api import Finding, Severity
+from pipelines.dicom.rtstruct import Roi
+from pipelines.dose_radiomics.contours import Solid, Spacing, box_solid, solid
+from pipelines.dose_radiomics.dvh import Dvh
+from pipelines.dose_radiomics.inputs import Case
+from pipelines.dose_radiomics.metrics import (
+    Isodose,
+    Metric,
+    dose_metrics,
+    homogeneity,
+    target_metrics,
+    volume_metrics,
+)
+from pipelines.dose_radiomics.recipe import Biological, Features, region_dvh, region_features
+from pipelines.dose_radiomics.regions import Region
+from pipelines.dose_radiomics.rois import Both, ExpressionError, Name, Node, find, names, parse
+from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+
+NO_FEATURES = Features(values={}, averaged={}, voxels=0)
+LOST_SHARE = 0.001
+"""Part of a region outside the dose grid that is worth a warning."""
+_TARGET_TYPES = frozenset({"GTV", "CTV", "PTV"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """One region with its results."""
+
+    name: str
+    """ROI name or expression."""
+    expression: str
+    """Empty for an ROI as drawn."""
+    roi: Roi
+    """The ROI itself, or the leftmost operand of the expression."""
+    dvh: Dvh | None
+    metrics: tuple[Metric, ...]
+    features: Features
+    parameters: tuple[str, ...]
+    """What is special to this region, in words."""
+
+
+class Evaluator:
+    """Evaluates regions of one case; contours are prepared once per ROI."""
+
+    def __init__(self, case: Case, settings: DoseRadiomicsSettings) -> None:
+        self._case = case
+        self._settings = settings
+        self._spacing = Spacing(image_mm=case.image_spacing_mm, dose_mm=case.dose.spacing_mm[0])
+        self._solids: dict[int, Solid] = {}
+        self._isodoses: dict[float, Isodose] = {}
+        self.findings: list[Finding] = []
+
+    def run(self) -> tuple[Evaluated, ...]:
+        """Return the results of all wanted ROIs and derived regions, in order."""
+        results = [self._roi(roi) for roi in self._wanted()]
+        results += [self._derived(text, demanded=False) for text in self._settings.presets]
+        results += [self._derived(text, demanded=True) for text in self._settings.derived]
+        return tuple(result for result in results if result is not None)
+
+    @property
+    def prescription_gy(self) -> float | None:
+        """Return the prescription of the course [Gy]."""
+        if self._settings.prescription_gy is not None:
+            return self._settings.prescription_gy
+        return self._case.plan.prescription_gy if self._case.plan else None
+
+    @property
+    def fractions(self) -> int | None:
+        """Return the number of fractions."""
+        planned = self._case.plan.fractions if self._case.plan else None
+        return self._settings.fractions or planned
+
+    def _wanted(self) -> Iterable[Roi]:
+        """Yield the ROIs to be evaluated as they are."""
+        excluded = {kind.upper() for kind in self._settings.exclude_types}
+        for roi in self._case.structures.rois:
+            asked = any(_matches(roi.name, pattern) for pattern in self._settings.rois)
+            if not asked or roi.interpreted_type in excluded:
+                continue
+            if roi.loops and not roi.closed:
+                kinds = ", ".join(sorted({loop.geometric_type for loop in roi.loops}))
+                self._find("roi-without-volume", Severity.INFO, roi.name,
+                           f"holds {kinds} only; it encloses no volume")  # fmt: skip
+            elif not roi.loops:
+                self._find("roi-empty", Severity.INFO, roi.name, "has no contours")
+            else:
+                yield roi
+
+    def _roi(self, roi: Roi) -> Evaluated | None:
+        """Return the results of an ROI as drawn."""
+        name = Name(roi.name)
+        return self._evaluate(name, {name: (roi,)}, roi.name, "")
+
+    def _derived(self, text: str, *, demanded: bool) -> Evaluated | None:
+        """Return the results of an expression; None, with a finding, where operands are missing."""
+        try:
+            node = parse(text)
+        except ExpressionError as error:
+            self._find("expression-invalid", Severity.WARN, text, str(error))
+            return None
+        rois = [roi for roi in self._case.structures.rois if roi.closed]
+        operands = {name: find(name, rois) for name in names(node)}
+        missing = [name.label for name, found in operands.items() if not found]
+        if missing:
+            self._find("derived-not-computed", Severity.WARN if demanded else Severity.INFO, text,
+                       f"not computed: no ROI matches {', '.join(missing)}")  # fmt: skip
+            return None
+        return self._evaluate(node, operands, text, text)
+
+    def _evaluate(
+        self, node: Node, operands: dict[Name, tuple[Roi, ...]], label: str, expression: str
+    ) -> Evaluated | None:
+        """Return the results of one region; None, with a finding, where it has no volume."""
+        solids = {
+            name: tuple(s for roi in rois if (s := self._solid(roi)).slabs)
+            for name, rois in operands.items()
+        }
+        if not all(solids.values()):
+            self._find("roi-empty", Severity.WARN, label, "no contour encloses an area")
+            return None
+        first = names(node)[0]
+        leading = operands[first][0]
+        region = Region(node=node, solids=solids, prescription=self.prescription_gy)
+        convert, words = self._conversion(leading)
+        try:
+            found = region_dvh(region, self._case.dose, convert)
+        except ExpressionError as error:
+            self._find("derived-not-computed", Severity.WARN, label, str(error))
+            return None
+        notes = [note for group in solids.values() for s in group for note in s.notes]
+        for note in dict.fromkeys(notes):
+            self._find("contours-repaired", Severity.INFO, label, note)
+        if found is None:
+            return self._outside(region, label, expression, leading)
+        self._tell_loss(found, label)
+        features = self._features(region, convert, leading, label, expression)
+        lines = [*words, *(f"Contours: {note}" for note in dict.fromkeys(notes))]
+        if expression:
+            drawn = "; ".join(
+                f"{name.label} = {' | '.join(roi.name for roi in rois)}"
+                for name, rois in operands.items()
+            )
+            lines.append(f"Expression: {expression}, with {drawn}")
+        if features.reason:
+            lines.append(f"Not computed: features; {features.reason}")
+        metrics = (*volume_metrics(found), *dose_metrics(found, self._settings))
+        if not expression and _is_target(leading):
+            metrics += self._target(found, leading, lines)
+        return Evaluated(
+            name=label,
+            expression=expression,
+            roi=leading,
+            dvh=found,
+            metrics=metrics,
+            features=features,
+            parameters=tuple(lines),
+        )
+
+    def _solid(self, roi: Roi) -> Solid:
+        """Return the slabs of an ROI; made once."""
+        if roi.number not in self._solids:
+            loops = [self._case.dose.to_axes(loop.points) for loop in roi.closed]
+            self._solids[roi.number] = solid(roi, loops, self._spacing)
+        return self._solids[roi.number]
+
+    def _conversion(self, roi: Roi) -> tuple[Biological | None, list[str]]:
+        """Return the conversion of the dose for an ROI, and words for it."""
+        kind = self._settings.dose
+        if kind == "physical":
+            return None, []
+        if self.fractions is None:
+            raise ExpressionError(f"{kind} needs the number of fractions, and none is known")
+        ratio = next(
+            (value for p, value in self._settings.alpha_beta_by_roi if _matches(roi.name, p)),
+            self._settings.alpha_beta_gy,
+        )
+        words = f"{kind}: alpha/beta {ratio:g} Gy, {self.fractions} fractions, after interpolation"
+        return Biological(kind, ratio, self.fractions), [words]
+
+    def _features(
+        self,
+        region: Region,
+        convert: Biological | None,
+        roi: Roi,
+        label: str,
+        expression: str,
+    ) -> Features:
+        """Return the features of a region, or why there are none."""
+        excluded = {kind.upper() for kind in self._settings.feature_exclude_types}
+        if not expression and roi.interpreted_type in excluded:
+            reason = f"type {roi.interpreted_type} gets a DVH only"
+            return Features(values={}, averaged={}, voxels=0, reason=reason)
+        if not self._settings.families:
+            return NO_FEATURES
+        features = region_features(region, self._case.dose, convert, self._settings)
+        if features.reason:
+            self._find("roi-too-small-for-texture", Severity.INFO, label,
+                       f"DVH only: {features.reason}")  # fmt: skip
+        return features
+
+    def _outside(self, region: Region, label: str, expression: str, roi: Roi) -> Evaluated | None:
+        """Return a region without any dose: its volume is told, nothing is invented."""
+        low, high = region.box
+        ours = [(line[0], line[-1]) for line in self._case.dose.positions]
+        apart = any(
+            high[axis] < first or low[axis] > last for axis, (first, last) in enumerate(ours)
+        )
+        if not apart:
+            self._find("roi-empty", Severity.INFO, label, "the region has no volume")
+            return None
+        self._find("roi-outside-dose", Severity.WARN, label, "lies outside the dose grid")
+        volume = sum(s.prism_cc for group in region.solids.values() for s in group)
+        metric = Metric(
+            name="VolOutGrid[cc]",
+            meaning="Volume outside the dose grid",
+            value=volume,
+            unit="cm3",
+        )
+        return Evaluated(
+            name=label,
+            expression=expression,
+            roi=roi,
+            dvh=None,
+            metrics=(metric,) if not expression else (),
+            features=NO_FEATURES,
+            parameters=("Not computed: the region lies outside the dose grid",),
+        )
+
+    def _tell_loss(self, found: Dvh, label: str) -> None:
+        """Tell where part of a region is not covered by the dose grid."""
+        share = found.outside_cc / (found.outside_cc + found.volume_cc)
+        if share > LOST_SHARE:
+            self.findings.append(
+                Finding(
+                    code="roi-partly-outside-dose",
+                    severity=Severity.WARN,
+                    message=f"{100 * share:.1f} % of the volume lie outside the dose grid; "
+                    "percentages refer to the part inside",
+                    roi=label,
+                    value=round(found.outside_cc, 3),
+                    unit="cm3",
+                )
+            )
+
+    def _target(self, found: Dvh, roi: Roi, lines: list[str]) -> tuple[Metric, ...]:
+        """Return the indices of a target; without a prescription, its homogeneity only."""
+        by_roi = self._case.plan.prescription_by_roi if self._case.plan else {}
+        prescription = self._settings.prescription_gy or by_roi.get(
+            roi.number, self.prescription_gy
+        )
+        if prescription is None or self._settings.dose != "physical":
+            return tuple(homogeneity(found))
+        isodose = self._isodose(prescription)
+        lines.append(f"Prescription {prescription:g} Gy; isodose volumes {isodose.region}")
+        return (*homogeneity(found), *target_metrics(found, isodose))
+
+    def _isodose(self, prescription: float) -> Isodose:
+        """Return the volumes of prescription and half of it, inside the body where it is drawn."""
+        if prescription not in self._isodoses:
+            self._isodoses[prescription] = self._measure_isodose(prescription)
+        return self._isodoses[prescription]
+
+    def _measure_isodose(self, prescription: float) -> Isodose:
+        dose = self._case.dose
+        warm = np.argwhere(dose.dose >= prescription / 2)
+        body = [roi for roi in self._case.structures.rois if roi.interpreted_type == "EXTERNAL"]
+        body = [roi for roi in body if roi.closed and self._solid(roi).slabs]
+        place = "inside External" if body else "in the whole dose grid"
+        nothing = Isodose(prescription_gy=prescription, reference_cc=0.0, half_cc=0.0, region=place)
+        if not len(warm):
+            return nothing
+        low, high = [], []
+        for axis, line in enumerate(dose.positions):
+            first, last = int(warm[:, axis].min()), int(warm[:, axis].max())
+            low.append(line[max(first - 1, 0)])
+            high.append(line[min(last + 1, len(line) - 1)])
+        box, external = Name("box"), Name("External")
+        solids: dict[Name, tuple[Solid, ...]] = {box: (box_solid(np.array(low), np.array(high)),)}
+        node: Node = box
+        if body:
+            node = Both(box, external)
+            solids[external] = tuple(self._solid(roi) for roi in body)
+        cell = min(dose.spacing_mm) / 2
+        found = region_dvh(Region(node=node, solids=solids, cell=cell), dose, None)
+        if found is None:
+            return nothing
+        return Isodose(
+            prescription_gy=prescription,
+            reference_cc=found.cc_at_dose(prescription),
+            half_cc=found.cc_at_dose(prescription / 2),
+            region=place,
+        )
+
+    def _find(self, code: str, severity: Severity, roi: str, message: str) -> None:
+        self.findings.append(Finding(code=code, severity=severity, message=message, roi=roi))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return whether an ROI name fits a glob pattern, whatever their case."""
+    return fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
+
+
+def _is_target(roi: Roi) -> bool:
+    """Return whether an ROI is a target, by type or name."""
+    return roi.interpreted_type in _TARGET_TYPES or roi.name[:3].upper() in _TARGET_TYPES

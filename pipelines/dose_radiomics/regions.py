@@ -1,0 +1,206 @@
+"""Regions of interest as fields of covered fractions, on fine cells and on voxels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dose_radiomics.contours import Slab, Solid
+from pipelines.dose_radiomics.dvh import Window
+from pipelines.dose_radiomics.rois import (
+    Band,
+    Both,
+    Either,
+    Name,
+    Node,
+    Not,
+    fractions,
+    possible,
+    uses_dose,
+)
+from pipelines.geometry.polygons import coverage
+
+Floats = NDArray[np.float64]
+Box = tuple[Floats, Floats]
+
+CELLS = ((1.0, 0.1), (20.0, 0.25), (500.0, 0.5), (10_000.0, 1.0), (np.inf, 2.0))
+"""(up to cc, in-plane cell size [mm]) for the DVH."""
+VOXEL_SCANLINES = 16
+_EDGE_MM = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """An expression together with the solids of its names."""
+
+    node: Node
+    solids: Mapping[Name, tuple[Solid, ...]]
+    """Several ROIs behind one name are united."""
+    prescription: float | None = None
+    """[Gy], for dose bands in percent."""
+    cell: float | None = None
+    """In-plane cell size for the DVH [mm]; by volume if not given."""
+
+    @property
+    def cell_mm(self) -> float:
+        """Return the in-plane cell size for the DVH, by the volume of the region."""
+        if self.cell is not None:
+            return self.cell
+        volume = self._prism_cc(self.node)
+        return next(size for limit, size in CELLS if volume < limit)
+
+    @property
+    def box(self) -> Box:
+        """Return two corners, each shape (3,) [mm], that enclose the region."""
+        found = self._box(self.node)
+        if found is None:
+            raise ValueError("the region has no bounds")
+        return found
+
+    def window(self, margin_mm: float = 0.0) -> Window:
+        """Return the cells that enclose the region, on multiples of their size."""
+        size = self.cell_mm
+        low, high = self.box
+        first = np.floor((low[1:] - margin_mm) / size)
+        last = np.maximum(np.ceil((high[1:] + margin_mm) / size), first + 1)
+        rows, columns = (last - first).astype(int)
+        start = first * size
+        return Window(
+            size_mm=size,
+            low=(float(start[0]), float(start[1])),
+            shape=(int(rows), int(columns)),
+        )
+
+    def on_voxels(self, centers: tuple[Floats, Floats, Floats], dose: Floats) -> Floats:
+        """Return the covered fraction of voxels.
+
+        Parameters
+        ----------
+        centers : three ndarrays
+            Evenly spaced voxel centers along (plane, row, column) [mm]; square in the plane.
+        dose : ndarray, shape (planes, rows, columns) [Gy]
+
+        Returns
+        -------
+        ndarray, shape (planes, rows, columns), float64 in [0, 1]
+        """
+        fields = {
+            name: _voxels([slab for solid in solids for slab in solid.slabs], centers)
+            for name, solids in self.solids.items()
+        }
+        return fractions(self.node, fields.__getitem__, dose, self.prescription)
+
+    def _prism_cc(self, node: Node) -> float:
+        match node:
+            case Name():
+                return sum(solid.prism_cc for solid in self.solids[node])
+            case Either(left, right):
+                return self._prism_cc(left) + self._prism_cc(right)
+            case Both(left, right):
+                return min(self._prism_cc(left), self._prism_cc(right))
+            case Band() | Not():
+                return float("inf")
+
+    def _box(self, node: Node) -> Box | None:
+        match node:
+            case Name():
+                boxes = [solid.box for solid in self.solids[node]]
+                return _hull(boxes)
+            case Either(left, right):
+                parts = [self._box(left), self._box(right)]
+                known = [box for box in parts if box is not None]
+                return _hull(known) if len(known) == len(parts) else None
+            case Both(left, right):
+                one, other = self._box(left), self._box(right)
+                if one is None or other is None:
+                    return one or other
+                low = np.maximum(one[0], other[0])
+                return low, np.maximum(np.minimum(one[1], other[1]), low)
+            case Band() | Not():
+                return None
+
+
+class CellField:
+    """A region as the DVH asks for it: interval by interval, on fine cells."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._dose_matters = uses_dose(region.node)
+        self._slabs = {
+            name: [slab for solid in solids for slab in solid.slabs]
+            for name, solids in region.solids.items()
+        }
+        self._window: Window | None = None
+        self._leaves: dict[Name, Floats] = {}
+
+    def intervals(self) -> Iterator[tuple[float, float]]:
+        """Yield the stretches of the plane axis in which no operand changes, ascending [mm]."""
+        low, high = self._region.box
+        edges = np.unique(
+            [e for slabs in self._slabs.values() for s in slabs for e in (s.low, s.high)]
+        )
+        for start, stop in pairwise(edges):
+            middle = (start + stop) / 2
+            if stop - start > _EDGE_MM and low[0] < middle < high[0]:
+                yield float(start), float(stop)
+
+    def fractions(self, height: float, window: Window) -> Floats:
+        """Return the largest covered fraction that any dose could leave, shape `window.shape`."""
+        self._leaves = {
+            name: _slice(slabs, height, window).ravel() for name, slabs in self._slabs.items()
+        }
+        most = possible(self._region.node, self._leaves.__getitem__)[1]
+        return np.broadcast_to(most, window.shape[0] * window.shape[1]).reshape(window.shape)
+
+    def selects(self, dose: Floats, cells: NDArray[np.intp]) -> Floats | None:
+        """Return the covered fractions of flat `cells` where dose bands are part of the region."""
+        if not self._dose_matters:
+            return None
+        leaves = {name: covered[cells] for name, covered in self._leaves.items()}
+        region = self._region
+        return fractions(region.node, leaves.__getitem__, dose, region.prescription)
+
+
+def _slice(slabs: Sequence[Slab], height: float, window: Window) -> Floats:
+    """Return the covered fraction of the cells of `window` by the slabs at `height`."""
+    covered = np.zeros(window.shape)
+    for slab in slabs:
+        if slab.low <= height < slab.high:
+            covered += coverage(_indices(slab, window), window.shape, signs=slab.signs)
+    return np.minimum(covered, 1.0)
+
+
+def _indices(slab: Slab, window: Window) -> list[Floats]:
+    """Return the loops of a slab in index coordinates of the window."""
+    low = np.array(window.low)
+    return [(loop - low) / window.size_mm - 0.5 for loop in slab.loops]
+
+
+def _voxels(slabs: Sequence[Slab], centers: tuple[Floats, Floats, Floats]) -> Floats:
+    """Return the covered fraction of voxels, shape (planes, rows, columns)."""
+    planes, rows, columns = centers
+    height, size = planes[1] - planes[0], float(rows[1] - rows[0])
+    window = Window(
+        size_mm=size,
+        low=(float(rows[0]) - size / 2, float(columns[0]) - size / 2),
+        shape=(len(rows), len(columns)),
+    )
+    covered = np.zeros((len(planes), len(rows), len(columns)))
+    bottom, top = planes - height / 2, planes + height / 2
+    for slab in slabs:
+        share = (np.minimum(top, slab.high) - np.maximum(bottom, slab.low)) / height
+        touched = np.flatnonzero(share > 0)
+        if not len(touched):
+            continue
+        area = coverage(
+            _indices(slab, window), window.shape, scanlines=VOXEL_SCANLINES, signs=slab.signs
+        )
+        covered[touched] += share[touched, None, None] * area
+    return np.minimum(covered, 1.0)
+
+
+def _hull(boxes: Sequence[Box]) -> Box:
+    """Return the box around boxes."""
+    return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)

@@ -1,0 +1,47 @@
+"""Isotropic resampling with aligned grid centers (IBSI reference manual, 2.4)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dose_radiomics.dvh import linear
+
+Floats = NDArray[np.float64]
+Axes = tuple[Floats, Floats, Floats]
+
+
+def aligned(samples: Floats, step_mm: float) -> Floats:
+    """Return positions `step_mm` apart whose middle is the middle of `samples`, ascending [mm].
+
+    n' = ceil(n s / s'), so that the new voxels cover all of the old ones.
+    """
+    number = len(samples)
+    spacing = (samples[-1] - samples[0]) / (number - 1)
+    count = int(np.ceil(number * spacing / step_mm - 1e-9))
+    first = samples[0] + (spacing * (number - 1) - step_mm * (count - 1)) / 2
+    positions: Floats = first + step_mm * np.arange(count, dtype=np.float64)
+    return positions
+
+
+def trilinear(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
+    """Return `values` at every point of the grid `at`; the nearest one in the outer half voxel.
+
+    Parameters
+    ----------
+    values : ndarray, shape (slices, rows, columns)
+    samples, at : three ndarrays each
+        Positions along (slice, row, column) [mm], ascending.
+
+    Returns
+    -------
+    ndarray, shape (len(at[0]), len(at[1]), len(at[2])), float64
+    """
+    result = np.asarray(values, dtype=np.float64)
+    for axis in np.argsort([len(new) / len(old) for new, old in zip(at, samples, strict=True)]):
+        place = linear(samples[axis], at[axis])
+        first, last = int(place.lower[0]), int(place.lower[-1]) + 2
+        part = result[tuple(slice(first, last) if a == axis else slice(None) for a in range(3))]
+        low = np.take(part, place.lower - first, axis=axis)
+        high = np.take(part, place.lower - first + 1, axis=axis)
+        shape = [len(place.share) if a == axis else 1 for a in range(3)]
+        result = low + place.share.reshape(shape) * (high - low)
+    return result

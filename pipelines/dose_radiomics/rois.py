@@ -1,0 +1,354 @@
+"""Regions as small expressions over ROIs and dose: ``Lungs - GTV``, ``Lungs & D>=20Gy``.
+
+Grammar, loosest first; parentheses group::
+
+    region := part (('|' | '-') part)*         union, subtraction
+    part   := item ('&' item)*                 intersection
+    item   := 'not' item | '(' region ')' | name | band
+    name   := Lung_L | Lung-Left | 'any text' | "any text" | /regular expression/i
+    band   := D>=20Gy | D<50% | 5Gy<=D<20Gy    % of the prescription
+
+A subtraction needs spaces about its minus, because ROI names may hold one. The algebra works on
+covered fractions f: A|B is the maximum, A&B the minimum, A-B is min(f_A, 1 - f_B), a band is 0 or
+1; with a threshold of 0.5 afterwards that equals Boolean algebra on the single masks.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dicom.rtstruct import Roi
+
+Floats = NDArray[np.float64]
+
+
+class ExpressionError(ValueError):
+    """An expression does not follow the grammar; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """ROIs by name or by pattern; several hits are united."""
+
+    text: str
+    pattern: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return the name as it is written in an expression."""
+        return f"/{self.text}/i" if self.pattern else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One side of a dose band."""
+
+    value: float
+    relative: bool
+    """In percent of the prescription instead of Gy."""
+    closed: bool
+    """The value itself belongs to the band."""
+
+    def gray(self, prescription: float | None) -> float:
+        """Return the limit in Gy; needs a prescription where it is relative."""
+        if not self.relative:
+            return self.value
+        if prescription is None:
+            raise ExpressionError("a dose in % needs a prescription, and none is known")
+        return self.value * prescription / 100
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Cells whose dose lies between two limits."""
+
+    low: Limit | None
+    high: Limit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """Union."""
+
+    left: "Node"
+    right: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Intersection."""
+
+    left: "Node"
+    right: "Node"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Complement; of use only beside something that has bounds."""
+
+    inner: "Node"
+
+
+Node: TypeAlias = Name | Band | Either | Both | Not
+
+_TOKEN: Final = re.compile(
+    r"""\s*(?:
+      (?P<band>(?:(?P<low>\d+(?:\.\d+)?)\s*(?P<lowunit>Gy|%)\s*(?P<lowop><=|<)\s*)?
+        D(?:\s*(?P<op><=|>=|<|>)\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>Gy|%))?(?![\w.~^-]))
+      | /(?P<regex>(?:[^/\\]|\\.)+)/i
+      | '(?P<single>[^']+)' | "(?P<double>[^"]+)"
+      | (?P<mark>[()|&] | -(?=\s))
+      | (?P<bare>[^\W\d_][\w.~^+]*(?:-[\w.~^+]+)*)
+    )""",
+    re.VERBOSE,
+)
+
+
+def parse(text: str) -> Node:
+    """Return the tree of an expression.
+
+    Raises
+    ------
+    ExpressionError
+        Where the text does not follow the grammar; the message shows the place.
+    """
+    return _Parser(text).whole()
+
+
+class _Parser:
+    """Recursive descent over the tokens of one expression."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def whole(self) -> Node:
+        node = self._region()
+        if self.text[self.at :].strip():
+            self._fail("expected |, &, - or the end")
+        if bounded(node) is False:
+            raise ExpressionError(f"'{self.text}' has no bounds: name an ROI that limits it")
+        return node
+
+    def _region(self) -> Node:
+        node = self._part()
+        while mark := self._mark("|-"):
+            right = self._part()
+            node = Either(node, right) if mark == "|" else Both(node, Not(right))
+        return node
+
+    def _part(self) -> Node:
+        node = self._item()
+        while self._mark("&"):
+            node = Both(node, self._item())
+        return node
+
+    def _item(self) -> Node:
+        token = _TOKEN.match(self.text, self.at)
+        if token is None:
+            self._fail("expected an ROI name, a dose band or (")
+        if token["mark"] == "(":
+            self.at = token.end()
+            node = self._region()
+            if not self._mark(")"):
+                self._fail("a ( is not closed")
+            return node
+        if token["mark"]:
+            self._fail("expected an ROI name, a dose band or (")
+        self.at = token.end()
+        if token["band"]:
+            return self._band(token)
+        if token["regex"]:
+            return self._pattern(token["regex"])
+        if token["bare"] == "not":
+            return Not(self._item())
+        return Name(token["single"] or token["double"] or token["bare"])
+
+    def _pattern(self, pattern: str) -> Name:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            self._fail(f"/{pattern}/i is no regular expression: {error}")
+        return Name(pattern, pattern=True)
+
+    def _band(self, token: re.Match[str]) -> Band:
+        low = high = None
+        if token["low"]:
+            low = Limit(float(token["low"]), token["lowunit"] == "%", token["lowop"] == "<=")
+        if token["op"]:
+            limit = Limit(float(token["value"]), token["unit"] == "%", "=" in token["op"])
+            if token["op"].startswith("<"):
+                high = limit
+            elif low is None:
+                low = limit
+            else:
+                self._fail("a dose band has one lower and one upper limit")
+        if low is None and high is None:
+            self._fail("D needs a limit such as D>=20Gy; quote an ROI that is called D")
+        return Band(low, high)
+
+    def _mark(self, wanted: str) -> str:
+        """Return and pass the next mark if it is one of `wanted`, else an empty text."""
+        token = _TOKEN.match(self.text, self.at)
+        if token is None or not token["mark"] or token["mark"] not in wanted:
+            return ""
+        self.at = token.end()
+        return token["mark"]
+
+    def _fail(self, reason: str) -> NoReturn:
+        place = self.text[: self.at].rstrip() + " ▸" + self.text[self.at :]
+        raise ExpressionError(f"{reason}, at ▸ in '{place.strip()}'")
+
+
+def bounded(node: Node) -> bool:
+    """Return whether the region ends somewhere by itself, whatever the dose is."""
+    match node:
+        case Name():
+            return True
+        case Both(left, right):
+            return bounded(left) or bounded(right)
+        case Either(left, right):
+            return bounded(left) and bounded(right)
+        case _:
+            return False
+
+
+def names(node: Node) -> tuple[Name, ...]:
+    """Return the names in an expression from left to right."""
+    match node:
+        case Name():
+            return (node,)
+        case Both(left, right) | Either(left, right):
+            return names(left) + names(right)
+        case Not(inner):
+            return names(inner)
+        case _:
+            return ()
+
+
+def uses_dose(node: Node) -> bool:
+    """Return whether the region depends on the dose."""
+    match node:
+        case Band():
+            return True
+        case Both(left, right) | Either(left, right):
+            return uses_dose(left) or uses_dose(right)
+        case Not(inner):
+            return uses_dose(inner)
+        case _:
+            return False
+
+
+def fractions(
+    node: Node, leaf: Callable[[Name], Floats], dose: Floats, prescription: float | None
+) -> Floats:
+    """Return the covered fraction of every cell.
+
+    Parameters
+    ----------
+    node : Node
+    leaf : callable
+        Covered fraction of a named operand, any shape.
+    dose : ndarray, same shape [Gy]
+    prescription : float or None
+        [Gy], for limits in percent.
+    """
+    match node:
+        case Name():
+            return leaf(node)
+        case Band(low, high):
+            inside = np.ones(dose.shape, dtype=bool)
+            if low is not None:
+                limit = low.gray(prescription)
+                inside &= dose >= limit if low.closed else dose > limit
+            if high is not None:
+                limit = high.gray(prescription)
+                inside &= dose <= limit if high.closed else dose < limit
+            return inside.astype(np.float64)
+        case Either(left, right):
+            one, other = (fractions(n, leaf, dose, prescription) for n in (left, right))
+            return np.maximum(one, other)
+        case Both(left, right):
+            one, other = (fractions(n, leaf, dose, prescription) for n in (left, right))
+            return np.minimum(one, other)
+        case Not(inner):
+            return 1.0 - fractions(inner, leaf, dose, prescription)
+
+
+def possible(node: Node, leaf: Callable[[Name], Floats]) -> tuple[Floats | float, Floats | float]:
+    """Return the smallest and the largest covered fraction that any dose could leave."""
+    match node:
+        case Name():
+            covered = leaf(node)
+            return covered, covered
+        case Band():
+            return 0.0, 1.0
+        case Not(inner):
+            low, high = possible(inner, leaf)
+            return 1.0 - high, 1.0 - low
+        case Either(left, right) | Both(left, right):
+            combine = np.maximum if isinstance(node, Either) else np.minimum
+            one, other = possible(left, leaf), possible(right, leaf)
+            return combine(one[0], other[0]), combine(one[1], other[1])
+
+
+_SIDES: Final[Mapping[str, str]] = {
+    "l": "left", "lt": "left", "lft": "left", "r": "right", "rt": "right", "rgt": "right",
+}  # fmt: skip
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "lungs": ("Lung_L", "Lung_R"),
+    "kidneys": ("Kidney_L", "Kidney_R"),
+    "parotids": ("Parotid_L", "Parotid_R"),
+}
+"""Paired organs of TG-263 that are the union of two where the whole is absent."""
+_SAME: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    ("both", "lungs"): ("lungs",),
+    ("bilateral", "lungs"): ("lungs",),
+    ("lungs", "total"): ("lungs",),
+    ("lung", "total"): ("lungs",),
+    ("body",): ("external",),
+    ("skin",): ("external",),
+    ("oesophagus",): ("esophagus",),
+    ("cord",): ("cord", "spinal"),
+    ("spinalcord",): ("cord", "spinal"),
+}
+"""Words of a name in alphabetical order -> the words of the TG-263 name."""
+_TARGET: Final = re.compile(r"^(i?gtv|ctv|itv|ptv)$", re.IGNORECASE)
+_GROWN: Final = re.compile(r"[+]|\d\s*mm|ring|minus|shell|opt|expan|eval", re.IGNORECASE)
+"""A target name with one of these is a help structure, not the target."""
+
+
+def key(name: str) -> tuple[str, ...]:
+    """Return the words of an ROI name in one spelling: Lung-Left, LT LUNG and Lung_L are one."""
+    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.split(r"[^0-9a-z]+", split.casefold())
+    found = tuple(sorted(_SIDES.get(word, word) for word in words if word))
+    return _SAME.get(found, found)
+
+
+def find(name: Name, rois: Sequence[Roi]) -> tuple[Roi, ...]:
+    """Return the ROIs that `name` stands for; none where nothing matches.
+
+    In this order: the name itself whatever its case, another spelling of it, the parts of a
+    paired organ, and for a bare GTV, CTV, ITV or PTV all ROIs whose name starts with it.
+    """
+    if name.pattern:
+        pattern = re.compile(name.text, re.IGNORECASE)
+        return tuple(roi for roi in rois if pattern.search(roi.name))
+    wanted = name.text.strip().casefold()
+    if exact := tuple(roi for roi in rois if roi.name.casefold() == wanted):
+        return exact
+    if same := tuple(roi for roi in rois if key(roi.name) == key(name.text)):
+        return same
+    if _TARGET.match(name.text):
+        return tuple(
+            roi
+            for roi in rois
+            if roi.name.casefold().startswith(wanted) and not _GROWN.search(roi.name)
+        )
+    parts = [find(Name(part), rois) for part in _PARTS.get(wanted, ())]
+    return tuple(roi for part in parts for roi in part) if all(parts) else ()

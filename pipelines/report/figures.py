@@ -1,0 +1,335 @@
+"""Pictures for reports: planes with contours, image comparisons, dose-volume histograms.
+
+Every picture carries orientation letters, the window and the line that it is an unapproved draft,
+and nothing that identifies a patient: titles are the caller's, and callers pass pipeline words
+only. The same arrays give the same bytes (no date or version in the PNG). Matplotlib's object
+interface is used, without pyplot: no global state, no display.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Vector: TypeAlias = tuple[float, float, float]
+Window: TypeAlias = tuple[float, float]
+"""(level, width) [HU]."""
+
+FOOTER: Final = "UNAPPROVED DRAFT - research use only"
+SOFT_TISSUE: Final[Window] = (40, 400)
+LUNG: Final[Window] = (-300, 1400)
+"""Wide enough to judge lung and mediastinum in one picture."""
+DIFFERENCE_HU: Final = 300.0
+"""Range of a difference map: ± this."""
+COLORS: Final = (
+    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#c0c0c0",
+)  # fmt: skip
+"""Okabe and Ito (2008): told apart with every kind of color vision."""
+DPI: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """An image with what is needed to draw it upright and to scale."""
+
+    hu: NDArray[np.generic]
+    """Shape (slices, rows, columns), HU or Gy."""
+    spacing: Vector
+    """(slice, row, column) [mm]."""
+    row_direction: Vector = (1, 0, 0)
+    """Patient LPS direction of growing column index."""
+    column_direction: Vector = (0, 1, 0)
+    """Patient LPS direction of growing row index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """A structure drawn as an outline over the image."""
+
+    name: str
+    mask: NDArray[np.bool_]
+    """Shape of the image."""
+    color: str = ""
+    """Any Matplotlib color; empty: the next of `COLORS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A cumulative dose-volume histogram."""
+
+    name: str
+    dose_gy: NDArray[np.float64]
+    """Shape (n,), growing [Gy]."""
+    volume_percent: NDArray[np.float64]
+    """Shape (n,), volume that receives at least this dose [%]."""
+    color: str = ""
+
+
+def three_planes(
+    scan: Scan,
+    path: Path,
+    *,
+    overlays: Sequence[Overlay] = (),
+    window: Window = LUNG,
+    title: str = "",
+    at: tuple[int, int, int] | None = None,
+) -> Path:
+    """Draw an axial, a coronal and a sagittal plane side by side and return `path`.
+
+    Parameters
+    ----------
+    scan
+        The image.
+    path
+        Where the PNG is written.
+    overlays
+        Structures; those without a voxel in any plane are left out of the legend.
+    window
+        Level and width [HU].
+    title
+        Words of the pipeline; never a patient's.
+    at
+        (slice, row, column) through which the planes go; default: through the middle of the
+        first overlay, else of the image.
+    """
+    at = at or _middle(scan, overlays)
+    figure = Figure(figsize=(13, 4.9), dpi=DPI, facecolor="black")
+    drawn: dict[str, str] = {}
+    for panel, axis in enumerate((0, 1, 2), start=1):
+        axes = figure.add_subplot(1, 3, panel)
+        plane = _Plane(scan, axis)
+        _show(axes, plane.take(scan.hu, at[axis]), plane, window)
+        for number, overlay in enumerate(overlays):
+            mask = plane.take(overlay.mask, at[axis])
+            if mask.any() and not mask.all():
+                color = overlay.color or COLORS[number % len(COLORS)]
+                axes.contour(mask.astype(float), levels=[0.5], colors=[color], linewidths=1.2)
+                drawn[overlay.name] = color
+        axes.set_title(plane.name, color="white", fontsize=10)
+    _legend(figure, drawn)
+    return _save(figure, path, title, _window_text(window))
+
+
+def compare(  # noqa: PLR0913 (three images, each with its own meaning)
+    path: Path,
+    *,
+    cbct: Scan,
+    sct: Scan,
+    truth: Scan | None = None,
+    body: NDArray[np.bool_] | None = None,
+    title: str = "",
+    window: Window = LUNG,
+    at: int | None = None,
+) -> Path:
+    """Draw CBCT, synthetic CT and, where known, the truth with the remaining error.
+
+    Parameters
+    ----------
+    path
+        Where the PNG is written.
+    cbct, sct, truth
+        On one grid. Without a truth the difference is sCT minus CBCT: the correction.
+    body : ndarray, same shape
+        Voxels that enter difference map and histogram; default all.
+    title, window
+        As in `three_planes`.
+    at
+        Slice index; default the middle.
+    """
+    k = cbct.hu.shape[0] // 2 if at is None else at
+    inside = np.ones(cbct.hu.shape, bool) if body is None else body
+    images = [("CBCT", cbct), ("synthetic CT", sct), *([("truth", truth)] if truth else [])]
+    plane = _Plane(cbct, 0)
+    figure = Figure(figsize=(16 if truth else 13, 4.3), dpi=DPI, facecolor="black")
+    columns = len(images) + 2
+    for panel, (name, scan) in enumerate(images, start=1):
+        axes = figure.add_subplot(1, columns, panel)
+        _show(axes, plane.take(scan.hu, k), plane, window)
+        axes.set_title(name, color="white", fontsize=10)
+    reference, words = (truth, "sCT − truth") if truth else (cbct, "sCT − CBCT")
+    difference = np.where(inside[k], _float(sct.hu[k]) - _float(reference.hu[k]), np.nan)
+    axes = figure.add_subplot(1, columns, columns - 1)
+    shown = _show(axes, plane.flip(difference), plane, (0, 2 * DIFFERENCE_HU), "coolwarm")
+    axes.set_title(f"{words} [HU]", color="white", fontsize=10)
+    bar = figure.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03)
+    bar.ax.tick_params(colors="white", labelsize=7)
+    bar.outline.set_visible(False)
+    _histogram(figure.add_subplot(1, columns, columns), images, inside)
+    return _save(figure, path, title, _window_text(window))
+
+
+def dvh_plot(
+    path: Path,
+    curves: Sequence[Curve],
+    *,
+    title: str = "",
+    points: Mapping[str, tuple[float, float]] | None = None,
+) -> Path:
+    """Draw cumulative dose-volume histograms and return `path`.
+
+    Parameters
+    ----------
+    path
+        Where the PNG is written.
+    curves
+        One a structure.
+    title
+        Words of the pipeline.
+    points
+        Label -> (dose [Gy], volume [%]) to be marked, e.g. ``{"Lungs V20Gy": (20, 16.4)}``.
+    """
+    figure = Figure(figsize=(9, 5.4), dpi=DPI, facecolor="white")
+    axes = figure.add_subplot()
+    for number, curve in enumerate(curves):
+        color = curve.color or COLORS[number % len(COLORS)]
+        axes.plot(curve.dose_gy, curve.volume_percent, color=color, label=curve.name, lw=2)
+    for label, (dose, volume) in (points or {}).items():
+        axes.plot([dose], [volume], "o", color="black", ms=5)
+        axes.annotate(label, (dose, volume), (6, 5), textcoords="offset points", fontsize=7)
+    axes.set_xlabel("dose [Gy]")
+    axes.set_ylabel("volume [%]")
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 102)
+    axes.grid(visible=True, color="#e0e0e0")
+    if curves:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, frameon=False)
+    return _save(figure, path, title, "", dark=False)
+
+
+class _Plane:
+    """One of the three planes of the index grid, turned as a reader expects it.
+
+    Head or anterior up, patient left (or posterior, in the sagittal plane) to the right: an axis
+    that runs the other way is flipped. Decubitus scans keep their axes; the letters tell.
+    """
+
+    def __init__(self, scan: Scan, axis: int) -> None:
+        row, column = (
+            np.asarray(scan.row_direction, float),
+            np.asarray(scan.column_direction, float),
+        )
+        directions = (np.cross(row, column), column, row)
+        self.axis = axis
+        down, right = [i for i in range(3) if i != axis]
+        self._flip_down = _main(directions[down]) in "AH" or _main(directions[down]) == "R"
+        self._flip_right = _main(directions[right]) in "RHA"
+        vertical = -directions[down] if self._flip_down else directions[down]
+        horizontal = -directions[right] if self._flip_right else directions[right]
+        self.edges = {
+            "bottom": _main(vertical), "top": _main(-vertical),
+            "right": _main(horizontal), "left": _main(-horizontal),
+        }  # fmt: skip
+        self.aspect = scan.spacing[down] / scan.spacing[right]
+        through = _main(directions[axis])
+        self.name = {"H": "axial", "F": "axial", "A": "coronal", "P": "coronal"}.get(
+            through, "sagittal"
+        )
+
+    def take(self, volume: NDArray[Any], index: int) -> NDArray[Any]:
+        """Return the plane at `index` of `volume`, upright."""
+        return self.flip(np.take(volume, index, axis=self.axis))
+
+    def flip(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Return `plane`, shape (down, right), upright."""
+        plane = plane[::-1] if self._flip_down else plane
+        return plane[:, ::-1] if self._flip_right else plane
+
+
+def _main(direction: NDArray[np.float64]) -> str:
+    """Return the letter of the patient axis that `direction` runs along most."""
+    axis = int(np.abs(direction).argmax())
+    return ("LR", "PA", "HF")[axis][int(direction[axis] < 0)]
+
+
+def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
+    if overlays and overlays[0].mask.any():
+        found = np.argwhere(overlays[0].mask)
+        s, r, c = ((found.min(axis=0) + found.max(axis=0)) // 2).tolist()
+    else:
+        s, r, c = (n // 2 for n in scan.hu.shape)
+    return s, r, c
+
+
+def _show(
+    axes: Any,  # noqa: ANN401 (Matplotlib ships no types that mypy follows)
+    image: NDArray[Any],
+    plane: _Plane,
+    window: Window,
+    colors: str = "gray",
+) -> Any:  # noqa: ANN401 (the AxesImage, for a color bar)
+    level, width = window
+    shown = axes.imshow(
+        image, cmap=colors, vmin=level - width / 2, vmax=level + width / 2, aspect=plane.aspect,
+        interpolation="bilinear",
+    )  # fmt: skip
+    axes.set_axis_off()
+    for edge, (x, y) in {
+        "left": (0.03, 0.5), "right": (0.97, 0.5), "top": (0.5, 0.96), "bottom": (0.5, 0.04),
+    }.items():  # fmt: skip
+        axes.text(
+            x, y, plane.edges[edge], transform=axes.transAxes, color="#ffd166", fontsize=10,
+            ha="center", va="center", weight="bold",
+        )  # fmt: skip
+    return shown
+
+
+def _histogram(
+    axes: Any,  # noqa: ANN401 (Matplotlib ships no types that mypy follows)
+    images: Sequence[tuple[str, Scan]],
+    inside: NDArray[np.bool_],
+) -> None:
+    """Draw how often each HU occurs inside the body."""
+    bins = np.linspace(-1000, 1000, 101)
+    styles = {"CBCT": "#e69f00", "synthetic CT": "#56b4e9", "truth": "#ffffff"}
+    for name, scan in images:
+        counts, _ = np.histogram(_float(scan.hu)[inside], bins)
+        share = 100 * counts / max(int(inside.sum()), 1)
+        axes.step(bins[:-1], share, where="post", color=styles[name], lw=1, label=name)
+    axes.set_facecolor("black")
+    axes.set_yscale("log")
+    axes.set_ylim(0.01, 100)
+    axes.tick_params(colors="white", labelsize=7)
+    axes.set_title("HU in the body", color="white", fontsize=10)
+    axes.set_box_aspect(1)
+    axes.set_ylabel("voxels [%]", color="white", fontsize=8)
+    axes.yaxis.set_label_position("right")
+    axes.yaxis.tick_right()
+    for spine in axes.spines.values():
+        spine.set_color("#606060")
+    axes.legend(fontsize=7, frameon=False, labelcolor="white")
+
+
+def _legend(figure: Figure, drawn: Mapping[str, str]) -> None:
+    for number, (name, color) in enumerate(drawn.items()):
+        figure.text(0.02 + 0.12 * (number % 8), 0.055, name, color=color, fontsize=10)
+
+
+def _float(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    return np.asarray(values, dtype=np.float32)
+
+
+def _window_text(window: Window) -> str:
+    return f"level {window[0]:g}, width {window[1]:g} HU"
+
+
+def _save(figure: Figure, path: Path, title: str, window: str, *, dark: bool = True) -> Path:
+    """Add title and footer, and write the PNG without date or version."""
+    ink = "white" if dark else "black"
+    figure.suptitle(title, color=ink, fontsize=12, y=0.985)
+    figure.text(0.02, 0.015, FOOTER, color="#ff6b6b" if dark else "#c00000", fontsize=9)
+    figure.text(0.98, 0.015, window, color=ink, fontsize=9, ha="right")
+    if dark:
+        figure.subplots_adjust(left=0.01, right=0.955, top=0.88, bottom=0.12, wspace=0.08)
+    else:
+        figure.subplots_adjust(left=0.08, right=0.8, top=0.91, bottom=0.13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(
+        path, format="png", metadata={"Software": None}, facecolor=figure.get_facecolor()
+    )
+    return path

@@ -1,0 +1,85 @@
+"""The report folder: key figures as JSON, pictures, and one page that shows both."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.api import Finding, Json
+from pipelines.report.figures import Scan, compare, three_planes
+from pipelines.report.page import Picture, Section, Table, write_page
+from pipelines.synthetic_ct.methods import Candidate, Scene
+
+LIMITS_OF_THE_GATES = (
+    "The gates find gross errors of HU, place and shape. They do not find a small structure of "
+    "plausible HU that is not in the patient, and they were tuned on simulated images only: no "
+    "number here is a proof of accuracy. Validate at your site."
+)
+
+
+def write_report(
+    folder: Path,
+    scene: Scene,
+    final: Candidate,
+    hu: NDArray[np.float32],
+    figures: Mapping[str, Json],
+    findings: Sequence[Finding],
+) -> None:
+    """Write ``report.json``, two pictures and ``report.html`` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        "figures": figures,
+        "findings": [
+            {
+                "code": f.code,
+                "severity": str(f.severity),
+                "message": f.message,
+                "value": f.value,
+                "unit": f.unit,
+                "limit": f.limit,
+            }
+            for f in findings
+        ],
+    }
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    cbct, sct = (_scan(scene, a) for a in (scene.cbct, hu))
+    truth = None if scene.prior is None else _scan(scene, scene.prior.hu)
+    middle = int(np.median(np.flatnonzero(scene.body.any(axis=(1, 2)))))
+    title = f"synthetic CT, method {final.method}: {final.verdict}"
+    compared = compare(
+        folder / "comparison.png", cbct=cbct, sct=sct, body=scene.body, title=title, at=middle
+    )
+    pictures = [Picture(path=compared, caption="CBCT and synthetic CT, the correction, histograms")]
+    planes = three_planes(sct, folder / "planes.png", title=title)
+    pictures.append(Picture(path=planes, caption="Synthetic CT"))
+    if truth is not None:
+        placed = three_planes(truth, folder / "planning_ct.png", title="planning CT in place")
+        pictures.append(Picture(path=placed, caption="Planning CT in the frame of the CBCT"))
+    gates = Table(
+        head=("gate", "value", "unit", "pass", "fail", "verdict"),
+        rows=[
+            (g.name, round(g.value, 3), g.unit, g.limits.passes, g.limits.fails, str(g.verdict))
+            for g in final.gates
+        ],
+    )
+    section = Section(
+        title="Synthetic CT",
+        text=LIMITS_OF_THE_GATES,
+        findings=findings,
+        tables=[gates],
+        pictures=pictures,
+    )
+    write_page(folder / "report.html", title, [section])
+
+
+def _scan(scene: Scene, hu: NDArray[np.float32]) -> Scan:
+    rows, columns = scene.geometry.row_direction, scene.geometry.column_direction
+    return Scan(
+        hu=hu,
+        spacing=scene.geometry.spacing,
+        row_direction=(float(rows[0]), float(rows[1]), float(rows[2])),
+        column_direction=(float(columns[0]), float(columns[1]), float(columns[2])),
+    )

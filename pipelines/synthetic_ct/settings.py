@@ -1,0 +1,44 @@
+"""Settings of the synthetic CT pipeline."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SyntheticCTSettings(BaseModel):
+    """Settings of the synthetic CT pipeline."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: Literal["auto", "hybrid", "histmatch", "lut"] = Field(
+        default="auto",
+        description="auto: histmatch when the planning CT is there, else lut. hybrid: the planning "
+        "CT deformed onto the CBCT where both agree, else histmatch; switch it on after validation "
+        "at your site. histmatch: histogram and shading matched to the planning CT. lut: tissue "
+        "look-up without planning CT.",
+        examples=["auto"],
+    )
+    outside_fov: Literal["air", "prior"] = Field(
+        default="air",
+        description="What lies outside the CBCT's field of view: air, or the planning CT in place.",
+        examples=["air"],
+    )
+    couch: Literal["keep", "remove"] = Field(
+        default="keep",
+        description="Keep what the CBCT shows outside the body, or set it to air.",
+        examples=["remove"],
+    )
+    hu_curve_of: Literal["cbct", "planning_ct", "none"] = Field(
+        default="cbct",
+        description="Whose KVP and station name the series carries: planning systems may choose "
+        "their HU curve by them. Without a planning CT, planning_ct means none.",
+        examples=["planning_ct"],
+    )
+    description_prefix: str = Field(
+        default="sCT",
+        min_length=1,
+        max_length=24,
+        pattern=r"^[ -\[\]-~]+$",
+        description="First words of SeriesDescription; method and verdict follow.",
+        examples=["sCT thorax"],
+    )

@@ -1,0 +1,116 @@
+"""The documents tell the truth: commands exist, configuration loads, tables are the code's."""
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from node.cli import conformance
+from node.cli.main import main
+from node.config.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CONFORMANCE.md", "CHANGELOG.md")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    assert len(text("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_make_target_that_a_document_names_exists(name: str) -> None:
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text(name), re.MULTILINE))
+
+    assert named <= targets()
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_that_a_document_names_exists(name: str) -> None:
+    named = set(re.findall(r"`(?:\.venv/bin/)?rtnode ([a-z]+)", text(name)))
+    named |= set(re.findall(r"^\.venv/bin/rtnode ([a-z]+)", text(name), re.MULTILINE))
+
+    assert named <= set(main.commands)
+
+
+def test_the_readme_names_every_command() -> None:
+    missing = {c for c in main.commands if f"`rtnode {c}`" not in text("README.md")}
+
+    assert not missing
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", text(name))
+
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_configuration_of_the_readme_loads(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(.*?)```", text("README.md"), re.DOTALL)
+    assert found is not None
+    path = tmp_path / "config.yaml"
+    path.write_text(found[1], encoding="utf-8")
+
+    config = load(path)
+
+    pipelines = [route.pipeline for route in config.routes]
+    assert pipelines == ["autocontour", "synthetic_ct", "dose_radiomics"]
+
+
+def test_the_conformance_statement_is_what_the_code_does() -> None:
+    """Else: ``python -m node.cli.conformance CONFORMANCE.md``."""
+    statement = text("CONFORMANCE.md")
+
+    assert conformance.filled(statement) == statement
+    blocks = re.findall(r"<!-- begin ([a-z-]+) -->", statement)
+    assert sorted(blocks) == sorted(conformance.tables())
+
+
+def test_locks_pin_every_dependency_with_hashes_and_name_no_index() -> None:
+    project = tomllib.loads(text("pyproject.toml"))
+    listed = project["project"]["dependencies"]
+    extra = project["project"]["optional-dependencies"]["dev"]
+
+    for lock, requirements in (("run", listed), ("dev", [*listed, *extra])):
+        content = text(f"requirements/{lock}.lock")
+        pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", content, re.MULTILINE))
+        names = {re.split(r"[^A-Za-z0-9._-]", r)[0].lower().replace(".", "-") for r in requirements}
+        assert names - {"torch"} <= set(pinned)
+        assert "torch" not in pinned
+        assert len(re.findall(r"--hash=sha256:", content)) >= len(pinned)
+        assert "://" not in content
+
+
+def test_the_makefile_installs_the_torch_that_the_project_pins() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]["dependencies"]
+
+    assert "torch==2.13.0" in project
+    assert "torch==" in text("Makefile")
+
+
+def test_the_service_runs_a_command_that_exists_and_gives_up_no_protection() -> None:
+    unit = configparser.RawConfigParser(strict=False, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment,method-assign] # systemd keys have case
+    unit.read_string(text("systemd/rtnode.service"))
+    service = unit["Service"]
+
+    assert service["ExecStart"].split()[1] in main.commands
+    for switch in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictNamespaces"):
+        assert service[switch] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    assert int(service["TimeoutStopSec"]) >= 60
+
+
+def test_the_licence_is_apache_2() -> None:
+    assert "Apache License" in text("LICENSE")
+    assert "Version 2.0, January 2004" in text("LICENSE")
