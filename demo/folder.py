@@ -7,18 +7,21 @@ from typing import Final
 
 from demo import readback
 from demo.archive import start_archive
-from demo.push import push
+from demo.push import NO_ASSOCIATION, NO_RESPONSE, Sent, push
 from demo.runner import MODALITY, Node, Progress
 from demo.screen import Screen, table
+from pipelines.report.page import Section, Table, write_page
 
 SETTLED_S: Final = 4.0
 """Nothing on its way for so long: the node is done."""
 HOLD_AFTER_S: Final = 10.0
 """What waits for a missing part is held, and explained, after this time."""
 
+UNANSWERED: Final = (NO_ASSOCIATION, NO_RESPONSE)
+
 
 def run(data: Path, output: Path, *, embedded: bool, timeout_s: float, screen: Screen) -> bool:
-    """Push everything under `data` and show statuses, results and holds.
+    """Push everything under `data`, show statuses, results and holds, and write a page of them.
 
     Returns
     -------
@@ -35,20 +38,27 @@ def run(data: Path, output: Path, *, embedded: bool, timeout_s: float, screen: S
             files, node.peer(MODALITY), progress=lambda s: screen.tick("pushing", s.path.name)
         )
         screen.done(f"pushed as {MODALITY}")
-        outcome = Counter(
-            f"0x{s.status:04X} {s.note}".strip() if s.status is not None else f"not sent: {s.note}"
-            for s in sent
-        )
-        screen.show(table(("answer", "files"), outcome.most_common()))
         progress = wait(node, timeout_s, screen)
-        _show(progress, screen)
         received = readback.read(archive.fetch(output / "received"))
-        rows = readback.came_back(received, archive.arrivals(), sent)
-        screen.say(f"came back, in {output / 'received'}: {received.count()} objects")
-        head = ("object", "number", "first, after the last C-STORE response")
-        screen.show(table(head, rows) if rows else ["nothing"])
+        tables = [
+            _answers(sent),
+            _jobs(progress),
+            _held(progress),
+            Table(
+                head=("came back", "objects", "first, after the last C-STORE response"),
+                rows=readback.came_back(received, archive.arrivals(), sent),
+                caption=archive.clock,
+            ),
+        ]
+        for one in tables:
+            screen.show(table(one.head, one.rows) if one.rows else [f"{one.head[0]}: none"])
+        lead = f"{len(files)} files pushed as {MODALITY}; what came back lies in received/."
+        section = Section(title="What became of it", tables=tables)
+        page = write_page(output / "index.html", "rtnode demo: a folder", [section], lead=lead)
+        screen.say(f"page: {page}, objects: {output / 'received'}")
+        answered = not any(s.note in UNANSWERED for s in sent)
         delivered = received.count() >= progress.deliveries("SENT")
-        return node.running() and not progress.busy() and delivered
+        return node.running() and answered and delivered and not progress.busy()
     finally:
         node.stop()
         archive.stop()
@@ -70,11 +80,20 @@ def wait(node: Node, timeout_s: float, screen: Screen) -> Progress:
         time.sleep(1.0)
 
 
-def _show(progress: Progress, screen: Screen) -> None:
+def _answers(sent: list[Sent]) -> Table:
+    answers = Counter(
+        f"0x{s.status:04X} {s.note}".strip() if s.status is not None else f"not sent: {s.note}"
+        for s in sent
+    )
+    return Table(head=("answer of the node", "files"), rows=answers.most_common())
+
+
+def _jobs(progress: Progress) -> Table:
     states = Counter((j["pipeline"], j["state"]) for j in progress.jobs)
     rows = [(pipeline, state, n) for (pipeline, state), n in sorted(states.items())]
-    screen.show(table(("pipeline", "state", "jobs"), rows) if rows else ["no route matched"])
-    for item in progress.held:
-        screen.say(f"held {item['kind']} {item['id']}: {item['reason']}")
-        if item.get("hint"):
-            screen.say(f"    hint: {item['hint']}")
+    return Table(head=("pipeline", "state", "jobs"), rows=rows)
+
+
+def _held(progress: Progress) -> Table:
+    rows = [(h["kind"], h["subject"], h["reason"], h["hint"] or "-") for h in progress.held]
+    return Table(head=("held", "what", "why", "what to do"), rows=rows)

@@ -23,6 +23,8 @@ MAXIMUM_CONTEXTS: Final = 120
 """Presentation contexts proposed at one time; the standard allows 128."""
 MAXIMUM_PDU: Final = 131072
 RESPONSE_TIMEOUT_S: Final = 120.0
+NO_ASSOCIATION: Final = "no association"
+NO_RESPONSE: Final = "no response"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +69,8 @@ def read_items(paths: Iterable[Path]) -> tuple[list[Item], list[Sent]]:
         try:
             with warnings.catch_warnings(action="ignore"):  # odd values are the node's business
                 item = _item(path)
-        except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, EOFError) as e:
-            reason = f"not a DICOM object ({type(e).__name__})"
-            rest.append(Sent(path=path, sop_instance="", status=None, note=reason))
+        except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, EOFError):
+            rest.append(Sent(path=path, sop_instance="", status=None, note="not a DICOM object"))
             continue
         if item.sop_class and item.sop_instance:
             items.append(item)
@@ -169,7 +170,7 @@ def _push_batch(batch: list[Item], peer: Peer) -> Iterator[Sent]:
 def _store(assoc: Association, item: Item) -> Sent:
     """Send one object and wait for its status."""
     if not assoc.is_established:
-        return _unsent(item, "no association")
+        return _unsent(item, NO_ASSOCIATION)
     context = next(
         (
             c.context_id
@@ -194,7 +195,7 @@ def _store(assoc: Association, item: Item) -> Sent:
     assoc.dimse.send_msg(request, context)
     _, response = assoc.dimse.get_msg(block=True)
     if response is None or not isinstance(response, C_STORE) or response.Status is None:
-        return _unsent(item, "no response")
+        return _unsent(item, NO_RESPONSE)
     return Sent(
         path=item.path,
         sop_instance=item.sop_instance,

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         Process id of the node, then the pipelines whose libraries are loaded before the first job.
     """
     _die_with(int(arguments[0]))
+    _go_first()
     answers = _take_standard_output()
     configure("json", "INFO", sys.stderr)
     for name in arguments[1:]:
@@ -115,12 +116,15 @@ def make_request(
     )
 
 
-def outcome_json(outcome: Outcome) -> dict[str, Json]:
-    """Return an outcome as plain JSON, the form of protocol and of ``report/outcome.json``."""
+def outcome_json(outcome: Outcome, *, below: Path | None = None) -> dict[str, Json]:
+    """Return an outcome as plain JSON, the form of the protocol and of ``report/outcome.json``.
+
+    Paths are absolute, or relative to `below`.
+    """
     return {
         "objects": [
             {
-                "path": str(o.path),
+                "path": str(o.path if below is None else o.path.relative_to(below)),
                 "sop_class_uid": o.sop_class_uid,
                 "sop_instance_uid": o.sop_instance_uid,
                 "series_instance_uid": o.series_instance_uid,
@@ -213,7 +217,9 @@ def _only_case(spec: PipelineSpec, found: Found) -> Selected | str:
             if isinstance(answer, Selected):
                 selected.append(answer)
             else:
-                refused.append(f"series {trigger.series_instance_uid}: {answer.reason}")
+                refused.append(
+                    f"series {trigger.series_instance_uid}: {answer.reason} ({answer.hint})"
+                )
     if len(selected) == 1:
         return selected[0]
     if selected:
@@ -235,7 +241,7 @@ def _write_outcome(request: Request, outcome: Outcome) -> int:
         "settings": request.settings.model_dump(mode="json"),
         "inputs": [{"role": f.role.value, "sop_instance_uid": f.sop_instance_uid,
                     "sha256": f.sha256} for f in request.inputs.files],
-        **outcome_json(outcome),
+        **outcome_json(outcome, below=request.output),
     }  # fmt: skip
     report = request.output / "report"
     report.mkdir(exist_ok=True)
@@ -256,6 +262,16 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _go_first() -> None:
+    """Let the kernel take this process before the node when memory runs out; write no core.
+
+    A core file would hold images and names.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
 
 
 def _take_standard_output() -> TextIO:

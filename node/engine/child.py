@@ -17,7 +17,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, TypeAlias, cast
 
@@ -55,9 +55,18 @@ class Child:
         Pipelines whose libraries it loads before it says that it is ready.
     threads
         Threads that numeric libraries may use.
+    monotonic
+        The clock that limits waiting.
     """
 
-    def __init__(self, command: Sequence[str], preload: Sequence[str], threads: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        preload: Sequence[str],
+        threads: int,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._clock = monotonic
         limits = dict.fromkeys(
             ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
              "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))  # fmt: skip
@@ -105,17 +114,17 @@ class Child:
             If it ended, or the line is not the protocol.
         """
         pipe = cast("IO[bytes]", self._process.stdout)
-        ready, _, _ = select.select([pipe], [], [], max(0.0, timeout_s))
-        if not ready:
-            return None
-        chunk = os.read(pipe.fileno(), 1 << 16)
-        if not chunk:
-            raise ChildDied(self.farewell())
-        self._buffer += chunk
-        if b"\n" not in chunk:
+        end = self._clock() + max(0.0, timeout_s)
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, end - self._clock()))
+            if not ready:
+                return None
+            chunk = os.read(pipe.fileno(), 1 << 16)
+            if not chunk:
+                raise ChildDied(self.farewell())
+            self._buffer += chunk
             if len(self._buffer) > _LARGEST_ANSWER:
                 raise ChildDied("the worker answered without end")
-            return None
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
         try:

@@ -19,7 +19,7 @@ from node.domain import Clock, Job
 from node.engine.bell import Bell
 from node.engine.child import Child, ChildDied, Line
 from node.engine.options import EngineOptions
-from node.engine.results import NotOurResult, check
+from node.engine.results import Checked, NotOurResult, check
 from node.errors import NodeError
 from node.lifecycle import JobState
 from node.log import bound, event
@@ -177,18 +177,25 @@ class Slot:
         except OSError as error:
             reason = f"the work folder cannot be used: {error.strerror}"
             return _Failure(reason=reason, hint="free space on the data volume", transient=True)
+        return self._finish(job, checked, output)
+
+    def _finish(self, job: Job, checked: Checked, output: Path) -> _Failure | None:
+        """Record the results; the one transaction that makes them exist."""
         report = output / "report"
-        recorded = self._insist(
-            lambda: self._ledger.finish_job(
-                job.id,
-                job.token,
-                checked.results,
-                findings=checked.findings,
-                figures=checked.figures,
-                report=str(report) if report.is_dir() else "",
-                hold=checked.hold,
+        try:
+            recorded = self._insist(
+                lambda: self._ledger.finish_job(
+                    job.id,
+                    job.token,
+                    checked.results,
+                    findings=checked.findings,
+                    figures=checked.figures,
+                    report=str(report) if report.is_dir() else "",
+                    hold=checked.hold,
+                )
             )
-        )
+        except NodeError as error:
+            return _Failure(reason=str(error), hint=error.advice, transient=False)
         if not recorded:
             raise _Fenced
         return None
@@ -276,7 +283,7 @@ class Slot:
         options = self._options
         child = None
         try:
-            child = Child(options.command, options.preload, options.threads)
+            child = Child(options.command, options.preload, options.threads, self._clock.monotonic)
             end = self._clock.monotonic() + options.start_timeout_s
             while not self._bell.closed and self._clock.monotonic() < end:
                 if (child.receive(_POLL_S) or {}).get("ready"):

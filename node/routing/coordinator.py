@@ -160,6 +160,7 @@ class Coordinator:
         if verdict.wholeness is Wholeness.WHOLE:
             whole = self._ledger.advance_series(series, SeriesEvent.WHOLE, verdict.sentence)
             if whole is not None:
+                self._examined.pop(uid, None)
                 self._news.add(series.patient_key)
                 event(_log, "series_complete", assoc=associations[-1].association_id, series=uid,
                       objects=series.count, revision=series.revision,
@@ -249,6 +250,7 @@ class Coordinator:
             states.append(DecisionState.HELD)
         now = self._clock.monotonic()
         waiting = False
+        since_before, self._waiting_since = self._waiting_since, {}
         for decision in self._ledger.decisions(states):
             series = self._ledger.series(decision.series_instance_uid)
             if series is None:
@@ -256,8 +258,10 @@ class Coordinator:
             waits = decision.state is DecisionState.WAITING
             waiting = waiting or waits
             key = (decision.series_instance_uid, decision.series_revision, decision.route)
-            since = self._waiting_since.setdefault(key, now)
-            overdue = waits and now - since >= self._config.receive.hold_after_s
+            if waits:
+                self._waiting_since[key] = since_before.get(key, now)
+            waited_s = now - self._waiting_since.get(key, now)
+            overdue = waits and waited_s >= self._config.receive.hold_after_s
             if not (self._fresh or overdue or series.patient_key in news):
                 continue
             if not self._settled(series):

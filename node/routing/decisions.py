@@ -25,7 +25,7 @@ from node.routing.selection import (
     inputs_of,
     select,
 )
-from node.store.intake import FIRST_REVISION
+from node.store.arrivals import FIRST_REVISION
 from node.store.ledger import Ledger
 from node.store.records import Decision, DecisionState
 from pipelines.api import PipelineSpec, canonical_json
@@ -99,6 +99,13 @@ class Decider:
             return
         route = next((r for r in self._routes if r.name == decision.route), None)
         if route is None:
+            if decision.state is DecisionState.WAITING:
+                self._ledger.record_decision(
+                    series,
+                    route=decision.route,
+                    state=DecisionState.NONE,
+                    reason="the route is not in the configuration any more",
+                )
             return
         if decision.state is DecisionState.HELD and not self._still_held(decision):
             return

@@ -59,14 +59,15 @@ def record_event(
 ) -> None:
     """Append an event in the transaction of what happened."""
     connection.execute(
-        schema.event.insert().values(
-            at=now,
-            action=action,
-            kind=kind,
-            subject=subject,
-            correlation=correlation,
-            detail=detail,
-        )
+        schema.event.insert(),
+        {
+            "at": now,
+            "action": action,
+            "kind": kind,
+            "subject": subject,
+            "correlation": correlation,
+            "detail": detail,
+        },
     )
 
 

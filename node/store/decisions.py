@@ -20,7 +20,7 @@ from node.lifecycle import (
 )
 from node.store import schema
 from node.store.base import LedgerPart, record_event, step_delivery, step_job
-from node.store.dialect import insert
+from node.store.dialect import insert, insert_once
 from node.store.records import Decision, DecisionState
 from node.store.series import to_series, unchanged
 from pipelines.api import canonical_json
@@ -205,37 +205,37 @@ def insert_job(connection: Connection, now: datetime, job: NewJob) -> tuple[int,
     """
     held = job.held is not None
     reason, hint = job.held or ("", "")
-    job_id = connection.execute(
-        insert(connection, schema.job)
-        .values(
-            dedupe=dedupe_key(job),
-            route=job.route,
-            pipeline=job.pipeline,
-            pipeline_version=job.pipeline_version,
-            settings_json=job.settings_json,
-            destinations=list(job.destinations),
-            priority=job.priority,
-            series_instance_uid=job.series_instance_uid,
-            series_revision=job.series_revision,
-            revision=job.revision,
-            state=(JobState.HELD if held else JobState.SCHEDULED).value,
-            reason=reason,
-            hint=hint,
-            attempt=0,
-            max_attempts=job.max_attempts,
-            token=0,
-            owner="",
-            start_reason=job.start_reason,
-            correlation=job.correlation,
-            created_at=now,
-            changed_at=now,
-            findings=[],
-            figures={},
-            report="",
-        )
-        .on_conflict_do_nothing(index_elements=["dedupe"])
-        .returning(schema.job.c.id)
-    ).scalar_one_or_none()
+    job_id = insert_once(
+        connection,
+        schema.job,
+        ("dedupe",),
+        {
+            "dedupe": dedupe_key(job),
+            "route": job.route,
+            "pipeline": job.pipeline,
+            "pipeline_version": job.pipeline_version,
+            "settings_json": job.settings_json,
+            "destinations": list(job.destinations),
+            "priority": job.priority,
+            "series_instance_uid": job.series_instance_uid,
+            "series_revision": job.series_revision,
+            "revision": job.revision,
+            "state": (JobState.HELD if held else JobState.SCHEDULED).value,
+            "reason": reason,
+            "hint": hint,
+            "attempt": 0,
+            "max_attempts": job.max_attempts,
+            "token": 0,
+            "owner": "",
+            "start_reason": job.start_reason,
+            "correlation": job.correlation,
+            "created_at": now,
+            "changed_at": now,
+            "findings": [],
+            "figures": {},
+            "report": "",
+        },
+    )
     if job_id is None:
         return _job_that_is_there(connection, now, job)
     if job.inputs:

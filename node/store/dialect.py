@@ -7,10 +7,12 @@ writes and checkpoints, and all others are opened ``mode=ro``.
 """
 
 import sqlite3
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, text
+from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
@@ -73,6 +75,24 @@ def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table)
     return postgresql.insert(table)
+
+
+@cache
+def _insert_once(dialect: str, table: Table, keys: tuple[str, ...]) -> Executable:
+    kind = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    key = next(iter(table.primary_key))
+    return kind(table).on_conflict_do_nothing(index_elements=list(keys)).returning(key)
+
+
+def insert_once(
+    connection: Connection, table: Table, keys: tuple[str, ...], values: Mapping[str, object]
+) -> Any:  # noqa: ANN401 - the type of the primary key
+    """Insert a row unless one with the same `keys` is there; return its primary key, or None.
+
+    The statement is built once: this runs for every instance that is received.
+    """
+    statement = _insert_once(connection.dialect.name, table, keys)
+    return connection.execute(statement, values).scalar_one_or_none()
 
 
 def in_transaction(connection: Connection) -> bool:

@@ -8,26 +8,19 @@ What cannot be understood is kept in quarantine, with the reason.
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import select, update
 
 from node.domain import Accepted, Clock, Header, Kept, Source
 from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
-from node.lifecycle import SERIES_TRANSITIONS, JobEvent, JobState, SeriesEvent, SeriesState, advance
 from node.store import schema
-from node.store.base import record_event, step_job
-from node.store.dialect import insert
-from node.store.files import BlobFiles, Published
+from node.store.arrivals import insert_instance, insert_quarantined
+from node.store.base import record_event
+from node.store.files import BlobFiles
 from node.store.header import keyword_tags, parse_header
 from node.store.part10 import Buffer, Encoded, split
-from node.store.results import insert_blob
 from node.store.writer import Access, CommitUncertain
-
-FIRST_REVISION: Final = 0
-"""Of a series; raised by each instance that comes after it was COMPLETE or INCOMPLETE."""
 
 
 class Intake:
@@ -198,7 +191,8 @@ class Intake:
         used = False
         try:
             kept, used = self._database.write(
-                lambda c: _insert(c, now, header, published, source), sync=(published.path.parent,)
+                lambda c: insert_instance(c, now, header, published, source),
+                sync=(published.path.parent,),
             )
         except CommitUncertain:
             used = True  # the row may appear after a restart; the next sweep decides
@@ -238,200 +232,9 @@ class Intake:
             now = self._clock.now()
             reason = str(error)
             self._database.write(
-                lambda c: _insert_quarantine(
+                lambda c: insert_quarantined(
                     c, now, source, sha256=sha256, path=name, size=len(data), reason=reason
                 )
             )
             kept = f"kept in quarantine as {name}" if name else "not kept: the quarantine is full"
             raise CannotUnderstand(reason, hint=f"{kept}; look at the sender's export") from error
-
-
-def _insert(
-    connection: Connection, now: datetime, header: Header, published: Published, source: Source
-) -> tuple[Kept, bool]:
-    """Insert an instance; return what became of it and whether its file got a row."""
-    i = schema.instance.c
-    there = connection.execute(
-        select(i.sha256, i.conflict).where(i.sop_instance_uid == header.sop_instance_uid)
-    ).all()
-    if any(row.sha256 == published.sha256 for row in there):
-        return Kept.DUPLICATE, False
-    used = insert_blob(connection, now, published)
-    instance_id = connection.execute(
-        schema.instance.insert()
-        .values(
-            sop_instance_uid=header.sop_instance_uid,
-            sha256=published.sha256,
-            sop_class_uid=header.sop_class_uid,
-            study_instance_uid=header.study_instance_uid,
-            series_instance_uid=header.series_instance_uid,
-            frame_of_reference_uid=header.frame_of_reference_uid,
-            modality=header.modality,
-            patient_key=header.patient_key,
-            keywords=dict(header.keywords),
-            calling_ae_title=source.calling_ae_title,
-            called_ae_title=source.called_ae_title,
-            address=source.address,
-            association_id=source.association_id,
-            received_at=now,
-            conflict=bool(there),
-        )
-        .returning(i.id)
-    ).scalar_one()
-    _insert_references(connection, instance_id, header)
-    if there:
-        _flag_conflict(connection, now, header, published, source)
-        return Kept.CONFLICT, used
-    _extend_series(connection, now, header, source)
-    return Kept.STORED, used
-
-
-def _insert_references(connection: Connection, instance_id: int, header: Header) -> None:
-    if not header.references:
-        return
-    connection.execute(
-        schema.reference.insert(),
-        [
-            {"instance_id": instance_id, "kind": r.kind, "uid": r.uid, "within": r.within}
-            for r in header.references
-        ],
-    )
-
-
-def _flag_conflict(
-    connection: Connection, now: datetime, header: Header, published: Published, source: Source
-) -> None:
-    """Tell of a second content under one UID, and hold the jobs that have not begun with it."""
-    record_event(
-        connection,
-        now,
-        "instance_conflict",
-        kind="instance",
-        subject=header.sop_instance_uid,
-        correlation=source.association_id,
-        sha256=published.sha256,
-        series=header.series_instance_uid,
-    )
-    j, i = schema.job.c, schema.job_input.c
-    waiting = connection.execute(
-        select(j.id)
-        .join(schema.job_input, i.job_id == j.id)
-        .where(i.sop_instance_uid == header.sop_instance_uid, j.state == JobState.SCHEDULED.value)
-        .distinct()
-    ).scalars()
-    for job_id in waiting.all():
-        step_job(
-            connection,
-            now,
-            job_id,
-            JobEvent.HELD,
-            reason="an object with other content arrived under the UID of an input",
-            hint="compare both objects with the sender; then release or cancel the job",
-        )
-
-
-def _extend_series(connection: Connection, now: datetime, header: Header, source: Source) -> None:
-    """Count an instance in its series; one that was settled opens again with a new revision."""
-    started = connection.execute(
-        insert(connection, schema.series)
-        .values(
-            series_instance_uid=header.series_instance_uid,
-            study_instance_uid=header.study_instance_uid,
-            patient_key=header.patient_key,
-            modality=header.modality,
-            state=SeriesState.RECEIVING.value,
-            revision=FIRST_REVISION,
-            count=1,
-            reason="",
-            first_received_at=now,
-            last_received_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["series_instance_uid"])
-        .returning(schema.series.c.revision)
-    ).first()
-    if started is not None:
-        _series_event(connection, now, "series_started", header, source, modality=header.modality)
-        return
-    s = schema.series.c
-    row = connection.execute(
-        select(schema.series)
-        .where(s.series_instance_uid == header.series_instance_uid)
-        .with_for_update()
-    ).one()
-    before = SeriesState(row.state)
-    state = advance(SERIES_TRANSITIONS, before, SeriesEvent.INSTANCE_STORED)
-    late = before is not SeriesState.RECEIVING
-    connection.execute(
-        update(schema.series)
-        .where(s.series_instance_uid == header.series_instance_uid)
-        .values(
-            state=state.value,
-            revision=s.revision + int(late),
-            count=s["count"] + 1,
-            reason="" if late else row.reason,
-            last_received_at=now,
-        )
-    )
-    if late:
-        _series_event(connection, now, "series_reopened", header, source, revision=row.revision + 1)
-    if contradictions := _contradictions(row, header):
-        _series_event(
-            connection, now, "series_mixed", header, source,
-            sop_instance_uid=header.sop_instance_uid, other=contradictions,
-        )  # fmt: skip
-
-
-def _contradictions(row: Row[Any], header: Header) -> list[str]:
-    """Return in what an instance contradicts the first of its series."""
-    pairs = {
-        "study": (row.study_instance_uid, header.study_instance_uid),
-        "patient": (row.patient_key, header.patient_key),
-        "modality": (row.modality, header.modality),
-    }
-    return [name for name, (first, this) in pairs.items() if first != this]
-
-
-def _series_event(
-    connection: Connection,
-    now: datetime,
-    action: str,
-    header: Header,
-    source: Source,
-    **detail: object,
-) -> None:
-    record_event(
-        connection,
-        now,
-        action,
-        kind="series",
-        subject=header.series_instance_uid,
-        correlation=source.association_id,
-        **detail,
-    )
-
-
-def _insert_quarantine(
-    connection: Connection, now: datetime, source: Source, *, sha256: str, **values: object
-) -> None:
-    """Record an object that could not be understood; the same bytes again make an event only."""
-    connection.execute(
-        insert(connection, schema.quarantine)
-        .values(
-            sha256=sha256,
-            calling_ae_title=source.calling_ae_title,
-            address=source.address,
-            association_id=source.association_id,
-            at=now,
-            **values,
-        )
-        .on_conflict_do_nothing(index_elements=["sha256"])
-    )
-    record_event(
-        connection,
-        now,
-        "instance_quarantined",
-        kind="instance",
-        subject=sha256,
-        correlation=source.association_id,
-        reason=values["reason"],
-    )

@@ -11,7 +11,7 @@ from node.errors import InstanceMismatch
 from node.lifecycle import DeliveryState, JobEvent
 from node.store import schema
 from node.store.base import LedgerPart, record_event, step_job
-from node.store.dialect import insert
+from node.store.dialect import insert_once
 from node.store.files import BlobFiles, Published
 from node.store.header import parse_header
 from node.store.jobs import end_attempt, ours
@@ -216,36 +216,37 @@ def _queue(
     hold: tuple[str, str] | None,
 ) -> None:
     reason, hint = hold or ("", "")
-    connection.execute(
-        insert(connection, schema.delivery)
-        .values(
-            job_id=job_id,
-            result_id=result_id,
-            destination=destination,
-            sop_instance_uid=result.sop_instance_uid,
-            state=(DeliveryState.HELD if hold else DeliveryState.PENDING).value,
-            attempt=0,
-            reason=reason,
-            hint=hint,
-            created_at=now,
-            changed_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["destination", "sop_instance_uid"])
+    insert_once(
+        connection,
+        schema.delivery,
+        ("destination", "sop_instance_uid"),
+        {
+            "job_id": job_id,
+            "result_id": result_id,
+            "destination": destination,
+            "sop_instance_uid": result.sop_instance_uid,
+            "state": (DeliveryState.HELD if hold else DeliveryState.PENDING).value,
+            "attempt": 0,
+            "reason": reason,
+            "hint": hint,
+            "created_at": now,
+            "changed_at": now,
+        },
     )
 
 
 def insert_blob(connection: Connection, now: datetime, file: Published) -> bool:
     """Make a file valid; False when this content has a file already."""
-    inserted = connection.execute(
-        insert(connection, schema.blob)
-        .values(
-            sha256=file.sha256,
-            path=file.name,
-            size=file.size,
-            transfer_syntax_uid=file.transfer_syntax_uid,
-            created_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["sha256"])
-        .returning(schema.blob.c.sha256)
-    ).first()
+    inserted = insert_once(
+        connection,
+        schema.blob,
+        ("sha256",),
+        {
+            "sha256": file.sha256,
+            "path": file.name,
+            "size": file.size,
+            "transfer_syntax_uid": file.transfer_syntax_uid,
+            "created_at": now,
+        },
+    )
     return inserted is not None

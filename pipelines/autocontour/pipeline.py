@@ -153,7 +153,7 @@ def _find_skeleton(
     else:
         surfaces[Organ.SPINAL_CANAL] = canal_surface(image, canal.mask)
     if hard.any():
-        surfaces[Organ.BONES] = find_bones(image, body, hard, canal.mask)
+        surfaces[Organ.BONES] = find_bones(image, body, canal.mask)
     else:
         findings.append(_missing(Organ.BONES, "there is no bone in the image"))
 

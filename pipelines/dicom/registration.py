@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipelines.api import InputRejected
+from pipelines.dicom.read import text, tolerant
 
 SPATIAL_REGISTRATION: Final = "1.2.840.10008.5.1.4.1.1.66.1"
 """Spatial Registration Storage (PS3.4 B.5)."""
@@ -46,9 +47,10 @@ def rigid_between(registrations: Iterable[Dataset], source: str, target: str) ->
     """
     found: Matrix | None = None
     for ds in registrations:
-        if str(ds.get("SOPClassUID", "")) != SPATIAL_REGISTRATION:
+        if text(ds, "SOPClassUID") != SPATIAL_REGISTRATION:
             continue
-        to_registered = _to_registered(ds)
+        with tolerant():
+            to_registered = _to_registered(ds)
         if source not in to_registered or target not in to_registered:
             continue
         matrix = np.linalg.inv(to_registered[target]) @ to_registered[source]
@@ -63,10 +65,10 @@ def rigid_between(registrations: Iterable[Dataset], source: str, target: str) ->
 
 def _to_registered(ds: Dataset) -> dict[str, Matrix]:
     """Return frame of reference UID -> matrix to the registered frame."""
-    registered = str(ds.get("FrameOfReferenceUID", ""))
+    registered = text(ds, "FrameOfReferenceUID")
     matrices = {registered: np.eye(4)}
     for item in ds.get("RegistrationSequence") or []:
-        frame = str(item.get("FrameOfReferenceUID", ""))
+        frame = text(item, "FrameOfReferenceUID")
         if not frame:
             continue
         total = np.eye(4)

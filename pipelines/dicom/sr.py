@@ -1,23 +1,31 @@
 """Writer and reader of measurement reports: TID 1500 of PS3.16, one measurement group per ROI.
 
-The content tree is built from plain data sets: thousands of values in a fraction of a second.
+The content tree is encoded here (PS3.5 7.1.2, Explicit VR Little Endian) and handed to pydicom as
+one raw sequence: thousands of values in a fraction of a second, where data sets take seconds.
 The region of a group is an ROI of an RT Structure Set, "region in space". In the variant R2 its
 number is a concept modifier; that is not literally TID 1411 (rows 12b, 12c say HAS PROPERTIES,
 variant R1), but every reader at hand shows R2, while R1 is refused or silently emptied by some.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Literal
 
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage
 
 Variant = Literal["R2", "R1"]
 
 _SOP_CLASS: Final = {"comprehensive": ComprehensiveSRStorage, "enhanced": EnhancedSRStorage}
 _NUMBER_LENGTH: Final = 16
+_LONG: Final = frozenset({"SQ", "UT"})
+"""Value representations with a length of four bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,7 @@ def fill(target: Dataset, report: Report, moment: tuple[str, str]) -> None:
     target.PerformedProcedureCodeSequence = []
     target.CurrentRequestedProcedureEvidenceSequence = _evidence(report.evidence)
     target.CodingSchemeIdentificationSequence = [
-        _item(
+        _plain(
             CodingSchemeDesignator=designator,
             CodingSchemeName=name,
             CodingSchemeResponsibleOrganization=organization,
@@ -121,9 +129,8 @@ def fill(target: Dataset, report: Report, moment: tuple[str, str]) -> None:
     ]
     target.ValueType = "CONTAINER"
     target.ContinuityOfContent = "SEPARATE"
-    target.ConceptNameCodeSequence = [_code(Coded("126000", "DCM", "Imaging Measurement Report"))]
-    target.ContentTemplateSequence = [_template("1500")]
-    target.ContentSequence = [
+    title = Coded("126000", "DCM", "Imaging Measurement Report")
+    content = [
         _language(),
         *_observer(report),
         _coded_item(
@@ -136,6 +143,19 @@ def fill(target: Dataset, report: Report, moment: tuple[str, str]) -> None:
             [_group(group, report) for group in report.groups],
         ),
     ]
+    for keyword, items in (
+        ("ConceptNameCodeSequence", [_code(title)]),
+        ("ContentTemplateSequence", [_template("1500")]),
+        ("ContentSequence", content),
+    ):
+        target[Tag(keyword)] = _raw_sequence(keyword, items)
+    # Tells pydicom that the raw sequences are encoded as the file will be: written unparsed.
+    terms = target.get("SpecificCharacterSet")
+    target.set_original_encoding(
+        is_implicit_vr=False,
+        is_little_endian=True,
+        character_encoding=convert_encodings(terms) if terms else default_encoding,
+    )
 
 
 def read_back(dataset: Dataset) -> Iterator[tuple[str, str, tuple[float, ...]]]:
@@ -167,12 +187,15 @@ def number_text(value: float) -> str:
     raise ValueError("the number does not fit into a decimal string")
 
 
-def _group(group: Group, report: Report) -> Dataset:
+def _group(group: Group, report: Report) -> bytes:
     """Return the measurement group of one region, TID 1411."""
-    region = _composite(Coded("130488", "DCM", "Region in Space"), group.region)
     number = Coded("130489", "DCM", "Referenced Region of Interest Identifier")
     relation = "HAS CONCEPT MOD" if report.variant == "R2" else "HAS PROPERTIES"
-    region.ContentSequence = [_text(relation, number, str(group.roi_number))]
+    region = _composite(
+        Coded("130488", "DCM", "Region in Space"),
+        group.region,
+        ContentSequence=[_text(relation, number, str(group.roi_number))],
+    )
     content = [
         _text("HAS OBS CONTEXT", Coded("112039", "DCM", "Tracking Identifier"), group.tracking_id),
         _uid("HAS OBS CONTEXT", Coded("112040", "DCM", "Tracking Unique Identifier"),
@@ -192,25 +215,12 @@ def _group(group: Group, report: Report) -> Dataset:
         _composite(Coded("121112", "DCM", "Source of Measurement"), group.source),
         *(_measurement(m) for m in group.measurements),
     ]  # fmt: skip
-    container = _container(Coded("125007", "DCM", "Measurement Group"), content)
-    container.ContentTemplateSequence = [_template("1411")]
-    return container
+    title = Coded("125007", "DCM", "Measurement Group")
+    return _container(title, content, ContentTemplateSequence=[_template("1411")])
 
 
-def _measurement(measurement: Measurement) -> Dataset:
+def _measurement(measurement: Measurement) -> bytes:
     """Return one numeric item: 9 digits for people, the full double for programs."""
-    item = _item(
-        RelationshipType="CONTAINS",
-        ValueType="NUM",
-        ConceptNameCodeSequence=[_code(measurement.concept)],
-        MeasuredValueSequence=[
-            _item(
-                NumericValue=number_text(measurement.value),
-                FloatingPointValue=measurement.value,
-                MeasurementUnitsCodeSequence=[_code(measurement.unit)],
-            )
-        ],
-    )
     modifiers = []
     if measurement.derivation is not None:
         name = Coded("121401", "DCM", "Derivation")
@@ -218,12 +228,22 @@ def _measurement(measurement: Measurement) -> Dataset:
     if measurement.method is not None:
         name = Coded("370129005", "SCT", "Measurement Method")
         modifiers.append(_coded_item("HAS CONCEPT MOD", name, measurement.method))
-    if modifiers:
-        item.ContentSequence = modifiers
-    return item
+    measured = _item(
+        NumericValue=number_text(measurement.value),
+        FloatingPointValue=float(measurement.value),
+        MeasurementUnitsCodeSequence=[_code(measurement.unit)],
+    )
+    more = {"ContentSequence": modifiers} if modifiers else {}
+    return _item(
+        RelationshipType="CONTAINS",
+        ValueType="NUM",
+        ConceptNameCodeSequence=[_code(measurement.concept)],
+        MeasuredValueSequence=[measured],
+        **more,
+    )
 
 
-def _language() -> Dataset:
+def _language() -> bytes:
     """Return the language of the document."""
     return _coded_item(
         "HAS CONCEPT MOD",
@@ -232,7 +252,7 @@ def _language() -> Dataset:
     )
 
 
-def _observer(report: Report) -> list[Dataset]:
+def _observer(report: Report) -> list[bytes]:
     """Return the device that observed, TID 1001 and 1004."""
     relation = "HAS OBS CONTEXT"
     return [
@@ -253,10 +273,19 @@ def _evidence(references: Sequence[Reference]) -> list[Dataset]:
         series = studies.setdefault(reference.study_instance_uid, {})
         series.setdefault(reference.series_instance_uid, []).append(reference)
     return [
-        _item(
+        _plain(
             StudyInstanceUID=study,
             ReferencedSeriesSequence=[
-                _item(SeriesInstanceUID=uid, ReferencedSOPSequence=[_sop(r) for r in members])
+                _plain(
+                    SeriesInstanceUID=uid,
+                    ReferencedSOPSequence=[
+                        _plain(
+                            ReferencedSOPClassUID=r.sop_class_uid,
+                            ReferencedSOPInstanceUID=r.sop_instance_uid,
+                        )
+                        for r in members
+                    ],
+                )
                 for uid, members in series.items()
             ],
         )
@@ -264,21 +293,22 @@ def _evidence(references: Sequence[Reference]) -> list[Dataset]:
     ]
 
 
-def _template(identifier: str) -> Dataset:
+def _template(identifier: str) -> bytes:
     return _item(MappingResource="DCMR", TemplateIdentifier=identifier)
 
 
-def _container(concept: Coded, content: Sequence[Dataset]) -> Dataset:
+def _container(concept: Coded, content: Sequence[bytes], **more: list[bytes]) -> bytes:
     return _item(
         RelationshipType="CONTAINS",
         ValueType="CONTAINER",
         ContinuityOfContent="SEPARATE",
         ConceptNameCodeSequence=[_code(concept)],
         ContentSequence=list(content),
+        **more,
     )
 
 
-def _text(relation: str, concept: Coded, value: str) -> Dataset:
+def _text(relation: str, concept: Coded, value: str) -> bytes:
     return _item(
         RelationshipType=relation,
         ValueType="TEXT",
@@ -287,7 +317,7 @@ def _text(relation: str, concept: Coded, value: str) -> Dataset:
     )
 
 
-def _uid(relation: str, concept: Coded, value: str) -> Dataset:
+def _uid(relation: str, concept: Coded, value: str) -> bytes:
     return _item(
         RelationshipType=relation,
         ValueType="UIDREF",
@@ -296,7 +326,7 @@ def _uid(relation: str, concept: Coded, value: str) -> Dataset:
     )
 
 
-def _coded_item(relation: str, concept: Coded, value: Coded) -> Dataset:
+def _coded_item(relation: str, concept: Coded, value: Coded) -> bytes:
     return _item(
         RelationshipType=relation,
         ValueType="CODE",
@@ -305,31 +335,68 @@ def _coded_item(relation: str, concept: Coded, value: Coded) -> Dataset:
     )
 
 
-def _composite(concept: Coded, reference: Reference) -> Dataset:
+def _composite(concept: Coded, reference: Reference, **more: list[bytes]) -> bytes:
+    instance = _item(
+        ReferencedSOPClassUID=reference.sop_class_uid,
+        ReferencedSOPInstanceUID=reference.sop_instance_uid,
+    )
     return _item(
         RelationshipType="CONTAINS",
         ValueType="COMPOSITE",
         ConceptNameCodeSequence=[_code(concept)],
-        ReferencedSOPSequence=[_sop(reference)],
-    )
-
-
-def _sop(reference: Reference) -> Dataset:
-    return _item(
-        ReferencedSOPClassUID=reference.sop_class_uid,
-        ReferencedSOPInstanceUID=reference.sop_instance_uid,
+        ReferencedSOPSequence=[instance],
+        **more,
     )
 
 
 @cache
-def _code(coded: Coded) -> Dataset:
-    """Return a code item; the few that there are stand in thousands of places, as one object."""
+def _code(coded: Coded) -> bytes:
     return _item(
         CodeValue=coded.value, CodingSchemeDesignator=coded.scheme, CodeMeaning=coded.meaning
     )
 
 
-def _item(**values: object) -> Dataset:
+def _item(**values: str | float | list[bytes]) -> bytes:
+    """Return a sequence item; texts must be ASCII, a list holds the items of a sequence."""
+    elements = sorted((_element(keyword), value) for keyword, value in values.items())
+    body = b"".join(_encoded(head, vr, value) for (_, head, vr), value in elements)
+    return b"\xfe\xff\x00\xe0" + struct.pack("<L", len(body)) + body
+
+
+@cache
+def _element(keyword: str) -> tuple[int, bytes, str]:
+    """Return tag as a number for sorting, tag and VR as they are encoded, and the VR."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ValueError(f"{keyword} is no DICOM keyword")
+    vr = dictionary_VR(tag)
+    return tag, struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode("ascii"), vr
+
+
+def _encoded(head: bytes, vr: str, value: str | float | list[bytes]) -> bytes:
+    """Return one data element (PS3.5 table 7.1-1 and 7.1-2)."""
+    if isinstance(value, list):
+        stored = b"".join(value)
+    elif isinstance(value, float):
+        stored = struct.pack("<d", value)
+    else:
+        stored = value.encode("ascii")
+        if len(stored) % 2:
+            stored += b"\0" if vr == "UI" else b" "
+    if vr in _LONG:
+        return head + b"\0\0" + struct.pack("<L", len(stored)) + stored
+    return head + struct.pack("<H", len(stored)) + stored
+
+
+def _raw_sequence(keyword: str, items: Sequence[bytes]) -> RawDataElement:
+    """Return a sequence that pydicom writes as it is and parses when it is asked for."""
+    stored = b"".join(items)
+    return RawDataElement(
+        Tag(keyword), "SQ", len(stored), stored, 0, is_implicit_VR=False, is_little_endian=True
+    )
+
+
+def _plain(**values: object) -> Dataset:
     item = Dataset()
     for keyword, value in values.items():
         setattr(item, keyword, value)

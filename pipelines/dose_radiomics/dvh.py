@@ -162,15 +162,25 @@ class DoseOnWindow:
         self.inside = self._rows.inside[:, None] & self._columns.inside[None, :]
         """Shape (rows, columns): cells that the grid reaches."""
         self._frames: dict[int, Floats] = {}
+        self._cells: NDArray[np.intp] | None = None
+        self._picked: dict[int, Floats] = {}
 
     def at(self, height: float, cells: NDArray[np.intp]) -> tuple[Floats, bool]:
         """Return the dose [Gy] of flat `cells` at `height` [mm], and whether that is inside."""
         place = linear(self._grid.positions[0], np.array([height]))
         k, share = int(place.lower[0]), float(place.share[0])
-        lower = self._frame(k)[cells]
-        if share > 0:
-            lower += share * (self._frame(k + 1)[cells] - lower)
-        return lower, bool(place.inside[0])
+        lower = self._pick(k, cells)
+        blend = (self._pick(k + 1, cells) - lower) * share
+        blend += lower
+        return blend, bool(place.inside[0])
+
+    def _pick(self, k: int, cells: NDArray[np.intp]) -> Floats:
+        """Return frame `k` at flat `cells`; kept while the same cells are asked for."""
+        if cells is not self._cells:
+            self._cells, self._picked = cells, {}
+        if k not in self._picked:
+            self._picked[k] = self._frame(k).take(cells)
+        return self._picked[k]
 
     def _frame(self, k: int) -> Floats:
         """Return frame `k` at the cells of the window, flat; two frames are kept."""
@@ -219,16 +229,17 @@ def dvh(
             cells = cells[reached[cells]]
             share = fractions[cells]
             sums.outside += unit * steps * float(share_lost.sum())
+        volume = unit * share
         for step in range(steps):
             height = low + (step + 0.5) * (high - low) / steps
             dose, inside = sampler.at(height, cells)
             if not inside:
-                sums.outside += unit * float(share.sum())
+                sums.outside += float(volume.sum())
                 continue
             if convert is not None:
                 dose = convert(dose)
             selected = field.selects(dose, cells)
-            sums.add(dose, unit * (share if selected is None else selected))
+            sums.add(dose, volume if selected is None else unit * selected)
     return sums.result()
 
 

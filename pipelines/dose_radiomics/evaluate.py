@@ -1,10 +1,13 @@
 """All regions of a case, each for itself: one that fails is told, the others are reported."""
 
 import fnmatch
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from scipy.spatial import QhullError
 
 from pipelines.api import Finding, Severity
 from pipelines.dicom.rtstruct import Roi
@@ -60,10 +63,27 @@ class Evaluator:
 
     def run(self) -> tuple[Evaluated, ...]:
         """Return the results of all wanted ROIs and derived regions, in order."""
-        results = [self._roi(roi) for roi in self._wanted()]
-        results += [self._derived(text, demanded=False) for text in self._settings.presets]
-        results += [self._derived(text, demanded=True) for text in self._settings.derived]
+        settings = self._settings
+        wanted = list(self._wanted())
+        often = Counter(roi.name for roi in wanted)
+        work = [
+            (label, partial(self._roi, roi, label))
+            for roi in wanted
+            for label in (f"{roi.name} #{roi.number}" if often[roi.name] > 1 else roi.name,)
+        ]
+        work += [(text, partial(self._derived, text, demanded=False)) for text in settings.presets]
+        work += [(text, partial(self._derived, text, demanded=True)) for text in settings.derived]
+        results = [self._guarded(label, evaluate) for label, evaluate in work]
         return tuple(result for result in results if result is not None)
+
+    def _guarded(self, label: str, evaluate: Callable[[], Evaluated | None]) -> Evaluated | None:
+        """Return the result of one region; arithmetic that fails there must not stop the others."""
+        try:
+            return evaluate()
+        except (ArithmeticError, ValueError, IndexError, QhullError) as error:
+            self._find("roi-failed", Severity.WARN, label,
+                       f"could not be evaluated ({type(error).__name__})")  # fmt: skip
+            return None
 
     @property
     def prescription_gy(self) -> float | None:
@@ -94,10 +114,10 @@ class Evaluator:
             else:
                 yield roi
 
-    def _roi(self, roi: Roi) -> Evaluated | None:
+    def _roi(self, roi: Roi, label: str) -> Evaluated | None:
         """Return the results of an ROI as drawn."""
         name = Name(roi.name)
-        return self._evaluate(name, {name: (roi,)}, roi.name, "")
+        return self._evaluate(name, {name: (roi,)}, label, "")
 
     def _derived(self, text: str, *, demanded: bool) -> Evaluated | None:
         """Return the results of an expression; None, with a finding, where operands are missing."""

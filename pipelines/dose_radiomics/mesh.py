@@ -54,6 +54,7 @@ def surface(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> 
     )
 
 
+@cache
 def _sums(spacing_mm: tuple[float, float, float]) -> tuple[Floats, Floats, Floats]:
     """Return per pattern the area [mm²], the area vector over 3, the volume about the corner.
 

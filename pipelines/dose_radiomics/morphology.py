@@ -39,7 +39,8 @@ def morphology(
     v, a = mesh.volume_mm3, mesh.area_mm2
     q = 36 * np.pi * v**2
     voxels = np.argwhere(mask) * np.array(spacing_mm)
-    lit = np.argwhere(intensity) * np.array(spacing_mm)
+    same = intensity is mask or np.array_equal(intensity, mask)
+    lit = voxels if same else np.argwhere(intensity) * np.array(spacing_mm)
     dose = values[intensity]
     hull = ConvexHull(mesh.vertices)
     box = np.ptp(mesh.vertices, axis=0)
@@ -110,7 +111,9 @@ def _axes(voxels: Floats, volume: float, area: float) -> Features:
     """Return what the principal axes give; covariance over N - 1, axes of an ellipsoid."""
     if len(voxels) < 2:  # noqa: PLR2004 - a covariance needs two
         return {}
-    least, minor, major = np.maximum(np.linalg.eigvalsh(np.cov(voxels.T)), 0.0)
+    centered = voxels - voxels.mean(axis=0)
+    covariance = centered.T @ centered / (len(voxels) - 1)
+    least, minor, major = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     found: Features = {
         "TDIC": 4 * float(np.sqrt(major)),
         "P9VJ": 4 * float(np.sqrt(minor)),

@@ -43,5 +43,8 @@ def trilinear(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
         low = np.take(part, place.lower - first, axis=axis)
         high = np.take(part, place.lower - first + 1, axis=axis)
         shape = [len(place.share) if a == axis else 1 for a in range(3)]
-        result = low + place.share.reshape(shape) * (high - low)
+        high -= low
+        high *= place.share.reshape(shape)
+        high += low
+        result = high
     return result

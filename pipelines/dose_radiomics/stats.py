@@ -4,6 +4,8 @@ Moments are those of the population (divided by N), kurtosis is in excess of the
 percentiles are interpolated linearly.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,19 +66,41 @@ def local_intensity(
     mask : ndarray of bool, same shape
     spacing_mm : (slice, row, column)
     """
+    within = image[mask]
+    tops = mask & (image == within.max())
+    at_top = float(_sphere_means(image, tops, spacing_mm).max())
+    # A mean above this one needs a voxel above it in its sphere: look near such voxels only.
+    near = _around(image >= at_top, [int(PEAK_RADIUS_MM / s) for s in spacing_mm])
+    candidates = np.zeros(mask.shape, dtype=bool)
+    candidates[near] = mask[near]
+    highest = max(float(_sphere_means(image, candidates, spacing_mm).max()), at_top)
+    return dict(zip(LOCAL, (at_top, highest), strict=True))
+
+
+def _around(marked: NDArray[np.bool_], reach: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Return the box around all marked voxels, wider by `reach` and cut at the image."""
+    found = []
+    for axis in range(3):
+        used = np.flatnonzero(marked.any(axis=tuple(a for a in range(3) if a != axis)))
+        found.append(slice(max(int(used[0]) - reach[axis], 0), int(used[-1]) + reach[axis] + 1))
+    return found[0], found[1], found[2]
+
+
+def _sphere_means(
+    image: Floats, centers: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> Floats:
+    """Return the mean of the voxels of `image` in the sphere about every voxel of `centers`."""
     reach = [int(PEAK_RADIUS_MM / s) for s in spacing_mm]
+    box = _around(centers, reach)
+    image, centers = image[box], centers[box]
     pad = [(n + 1, n + 1) for n in reach]
-    inner = np.flatnonzero(np.pad(mask, pad))
-    peaks = _sphere_sums(np.pad(image, pad), inner, spacing_mm)
-    core = mask[tuple(slice(n, -n or None) for n in reach)]
+    inner = np.flatnonzero(np.pad(centers, pad))
+    sums = _sphere_sums(np.pad(image, pad), inner, spacing_mm)
+    core = centers[tuple(slice(n, -n or None) for n in reach)]
     if np.count_nonzero(core) == len(inner):  # no sphere reaches over the edge of the image
         block = np.ones([2 * n + 3 for n in reach])
-        peaks /= np.rint(_sphere_sums(block, np.array([block.size // 2]), spacing_mm))
-    else:
-        peaks /= np.rint(_sphere_sums(np.pad(np.ones(image.shape), pad), inner, spacing_mm))
-    inside = image[mask]
-    at_top = peaks[inside == inside.max()].max()
-    return dict(zip(LOCAL, (float(at_top), float(peaks.max())), strict=True))
+        return sums / np.rint(_sphere_sums(block, np.array([block.size // 2]), spacing_mm))
+    return sums / np.rint(_sphere_sums(np.pad(np.ones(image.shape), pad), inner, spacing_mm))
 
 
 def _sphere_sums(

@@ -209,17 +209,8 @@ def neighborhood(volume: Volume) -> Features:
 def _cooccurrence(volume: Volume, step: int) -> Counts:
     """Return how often level j follows level i at `step`, one way."""
     other = volume.flat[volume.voxels + step].astype(np.intp)
-    width = volume.top + 1
-    pair = volume.level * width + other
-    if width * width <= DENSE:
-        table = np.bincount(pair, minlength=width * width)
-        key = np.flatnonzero(table)
-        count = table[key]
-    else:
-        key, count = np.unique(pair, return_counts=True)
-    inside = key % width > 0
-    key, count = key[inside], count[inside]
-    return Counts((key // width).astype(float), (key % width).astype(float), count.astype(float))
+    inside = other > 0
+    return _weighed(volume.level[inside], other[inside], None)
 
 
 def _runs(volume: Volume, step: int) -> Counts:
@@ -236,15 +227,7 @@ def _runs(volume: Volume, step: int) -> Counts:
 
 def _tally(level: Ints, partner: Ints) -> Counts:
     """Return how often each pair occurs."""
-    width = int(partner.max(initial=0)) + 1
-    pair = level * width + partner
-    if (int(level.max(initial=0)) + 1) * width <= DENSE:
-        table = np.bincount(pair)
-        key = np.flatnonzero(table)
-        count = table[key]
-    else:
-        key, count = np.unique(pair, return_counts=True)
-    return Counts((key // width).astype(float), (key % width).astype(float), count.astype(float))
+    return _weighed(level, partner, None)
 
 
 def _merged(tables: list[Counts]) -> Counts:
@@ -255,12 +238,21 @@ def _merged(tables: list[Counts]) -> Counts:
     return _weighed(level, partner, weight)
 
 
-def _weighed(level: Ints, partner: Ints, weight: Floats) -> Counts:
-    """Return entries with equal (level, partner) added up."""
+def _weighed(level: Ints, partner: Ints, weight: Floats | None) -> Counts:
+    """Return the distinct pairs with their weights added up; weight 1 if not given.
+
+    By a table where that is small, else by sorting: cost does not depend on the levels then.
+    """
     width = int(partner.max(initial=0)) + 1
-    key, where = np.unique(level * width + partner, return_inverse=True)
-    count = _add_up(where, weight, len(key))
-    return Counts((key // width).astype(float), (key % width).astype(float), count)
+    pair = level * width + partner
+    if (int(level.max(initial=0)) + 1) * width <= DENSE:
+        table = np.bincount(pair, weight)
+        key = np.flatnonzero(table)
+        count = table[key].astype(np.float64)
+    else:
+        key, where = np.unique(pair, return_inverse=True)
+        count = np.bincount(where, weight, len(key)).astype(np.float64)
+    return Counts((key // width).astype(np.float64), (key % width).astype(np.float64), count)
 
 
 def _glcm_features(table: Counts, top: int) -> Features:

@@ -36,7 +36,9 @@ EXACT_LIMIT_PX: Final = 0.35
 MAX_POINTS: Final = 1000
 """Points of one contour that planning systems are known to take."""
 LEVEL: Final = 0.5
-_NEAREST_PAIRS: Final = 24
+CENTER_PX: Final = 0.02
+"""A channel keeps this far from every voxel center where it can; 0.01 mm of rounding is less."""
+_NEAREST_PAIRS: Final = 64
 """Vertex pairs that are tried for a channel before the nearest is taken as it is."""
 
 
@@ -280,16 +282,31 @@ def _closest(ring: Ring, hole: Ring) -> tuple[float, NDArray[np.int64]]:
 
 
 def _channel(ring: Ring, hole: Ring, others: Sequence[Ring]) -> tuple[int, int]:
-    """Return the vertices of `ring` and `hole` to join: the nearest pair that crosses no edge."""
+    """Return the vertices of `ring` and `hole` to join: the nearest pair with a free way.
+
+    Free is a way that crosses no edge and meets no voxel center: a center that lies exactly on
+    the channel belongs to nothing, and each reader decides about it in its own way.
+    """
     pairs = _closest(ring, hole)[1]
     starts = np.concatenate([ring, hole, *others])
     stops = np.concatenate([np.roll(r, -1, axis=0) for r in (ring, hole, *others)])
     for pair in pairs:
         a, k = divmod(int(pair), len(hole))
-        if not _crosses(ring[a], hole[k], starts, stops):
+        if not (_meets_center(ring[a], hole[k]) or _crosses(ring[a], hole[k], starts, stops)):
             return a, k
     a, k = divmod(int(pairs[0]), len(hole))
     return a, k
+
+
+def _meets_center(p: Ring, q: Ring) -> bool:
+    """Return whether the segment p-q passes a voxel center closer than `CENTER_PX`."""
+    way = q - p
+    length = float(np.hypot(way[0], way[1]))
+    share = np.linspace(0.0, 1.0, 2 + int(4 * length))
+    centers = np.rint(p + share[:, None] * way) - p
+    along = np.clip(centers @ way / max(length * length, 1e-12), 0.0, 1.0)
+    apart = np.hypot(*(centers - along[:, None] * way).T)
+    return bool(np.any(apart < CENTER_PX))
 
 
 def _crosses(p: Ring, q: Ring, starts: Ring, stops: Ring) -> bool:

@@ -33,7 +33,8 @@ def clean(loop: Points) -> Points:
     -------
     ndarray, shape (m, d), m <= n
     """
-    return loop[np.any(loop != np.roll(loop, 1, axis=0), axis=1)]
+    moved: NDArray[np.bool_] = np.any(loop != np.roll(loop, 1, axis=0), axis=1)
+    return loop[moved]
 
 
 def signed_area(loop: Points) -> float:
@@ -41,6 +42,17 @@ def signed_area(loop: Points) -> float:
     first, second = (loop - loop[0]).T
     following, ahead = np.roll(first, -1), np.roll(second, -1)
     return float(np.sum(first * ahead - following * second) / 2)
+
+
+def inside(points: Points, loop: Points) -> NDArray[np.bool_]:
+    """Return which of `points`, shape (k, 2), lie inside `loop`, shape (n, 2), by even-odd."""
+    (y0, x0), (y1, x1) = loop.T, np.roll(loop, -1, axis=0).T
+    y, x = points[:, :1], points[:, 1:]
+    spans = (y0 <= y) != (y1 <= y)
+    rise = np.where(y1 == y0, 1.0, y1 - y0)
+    crossed = spans & (x < x0 + (y - y0) / rise * (x1 - x0))
+    odd: NDArray[np.bool_] = np.count_nonzero(crossed, axis=1) % 2 == 1
+    return odd
 
 
 def rasterise(loops: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -63,8 +75,8 @@ def rasterise(loops: Sequence[Points], shape: tuple[int, int]) -> NDArray[np.boo
     line, x, _ = _crossings(loops, rows, scanlines=1)
     start = np.clip(np.ceil(x), 0, columns).astype(np.intp)
     toggles = np.bincount(line * (columns + 1) + start, minlength=rows * (columns + 1))
-    inside = np.cumsum(toggles.reshape(rows, columns + 1), axis=1, dtype=np.int32) & 1
-    return inside[:, :columns].astype(bool)
+    parity = np.cumsum(toggles.reshape(rows, columns + 1), axis=1, dtype=np.int32) & 1
+    return parity[:, :columns].astype(bool)
 
 
 def coverage(

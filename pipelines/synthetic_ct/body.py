@@ -12,10 +12,14 @@ Mask = NDArray[np.bool_]
 Hu = NDArray[np.float32]
 Vector = tuple[float, float, float]
 
-BODY_HU: Final = -400.0
-"""Half way between air and fat: the skin."""
+AIR_HU, MUSCLE_HU = -1000.0, 100.0
+SKIN_SHARE: Final = 0.6
+"""-400 HU in a calibrated CT: half way between air and fat, and above lung."""
+SKIN_LIMITS_HU: Final = (-650.0, -300.0)
 OPENING_MM: Final = 5.0
 """Radius of the opening that cuts table tops and wires off the body."""
+WORKING_MM: Final = 2.6
+"""Pixels finer than this are thinned out for the search; only the skin is found on all."""
 RIM_MM: Final = 3.0
 """The outermost millimeters of the field of view are artefact."""
 LUNG_ABOVE_AIR_HU: Final = 90.0
@@ -64,14 +68,52 @@ def body_mask(hu: Hu, spacing: Vector, fov: Mask | None = None) -> Mask:
     """
     smooth = ndimage.gaussian_filter(hu, (0.5, 1.0, 1.0))
     seen = np.ones(hu.shape, dtype=np.bool_) if fov is None else fov
-    tissue = (smooth > BODY_HU) & seen
+    skin = _skin_threshold(smooth[seen])
+    step = max(1, round(WORKING_MM / min(spacing[1:])))
+    if step == 1:
+        return _find_body(smooth, seen, spacing, skin)
+    some = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+    wide = (spacing[0], step * spacing[1], step * spacing[2])
+    coarse = _find_body(smooth[some], seen[some], wide, skin)
+    cross = ndimage.generate_binary_structure(2, 1)[None]
+    core = _enlarge(ndimage.binary_erosion(coarse, cross), step, hu.shape)
+    reach = _enlarge(ndimage.binary_dilation(coarse, cross), step, hu.shape)
+    return np.asarray(seen & (core | (reach & (smooth > skin))))
+
+
+def _skin_threshold(values: Hu) -> float:
+    """Return the value at the skin [HU]: `SKIN_SHARE` of the way from air to soft tissue.
+
+    A CBCT may read 200 HU too low; a fixed threshold would then move the skin.
+    """
+    counts, edges = np.histogram(np.clip(values, AIR_HU, MUSCLE_HU), bins=96)
+    centers = (edges[:-1] + edges[1:]) / 2
+    mass, moment = np.cumsum(counts), np.cumsum(counts * centers)
+    rest = np.maximum(mass[-1] - mass, 1)
+    between = mass * rest * (moment / np.maximum(mass, 1) - (moment[-1] - moment) / rest) ** 2
+    tissue = values[values > edges[1 + int(between.argmax())]]  # Otsu (1979)
+    soft = float(np.median(tissue)) if tissue.size else 0.0
+    return float(np.clip(AIR_HU + SKIN_SHARE * (soft - AIR_HU), *SKIN_LIMITS_HU))
+
+
+def _find_body(smooth: Hu, seen: Mask, spacing: Vector, skin: float) -> Mask:
+    tissue = (smooth > skin) & seen
     ball = _disc(OPENING_MM, spacing)
     tissue = np.stack([ndimage.binary_opening(plane, ball) for plane in tissue])
     tissue = _largest(tissue)
     around = seen & ~tissue
-    air = float(np.percentile(smooth[around], 20)) if around.any() else -1000.0
+    air = float(np.percentile(smooth[around], 1)) if around.any() else -1000.0
     planes = zip(tissue, smooth, seen, strict=True)
     return _largest(np.stack([_fill(plane, values, disc, air) for plane, values, disc in planes]))
+
+
+def _enlarge(mask: Mask, step: int, shape: tuple[int, ...]) -> Mask:
+    """Return `mask`, sampled in the middle of blocks of `step` pixels, on all pixels."""
+    rows, columns = (
+        np.minimum(np.arange(n) // step, m - 1)
+        for n, m in zip(shape[1:], mask.shape[1:], strict=True)
+    )
+    return np.asarray(mask[:, rows[:, None], columns[None, :]])
 
 
 def _fill(tissue: Mask, hu: Hu, fov: Mask, air_hu: float) -> Mask:

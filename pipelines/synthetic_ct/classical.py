@@ -24,8 +24,18 @@ SOFT_MEDIAN_HU: Final = 15.0
 """Median of all soft tissue in a usual body."""
 SOFT_CORE_HU: Final = (-450.0, 200.0)
 """What may be soft tissue in a CBCT."""
-LEAST_SEPARATION_HU: Final = 40.0
-"""Fat and muscle closer than this are one mode, not two."""
+SEPARATION_HU: Final = (40.0, 170.0)
+"""Modes closer are one, not two; modes further apart are not fat and muscle (145 HU in a CT)."""
+LUNG_QUANTILES: Final = tuple(range(50, 100, 2))
+"""Percent."""
+BIN_HU: Final = 4.0
+DEEPEST_VALLEY: Final = 0.9
+"""A valley that is higher than this share of the lower peak is noise."""
+LEAST_PEAK: Final = 0.2
+"""A mode is at least this high, of the highest."""
+HIGHEST_LUNG_HU: Final = -250.0
+"""A threshold above does not part lung from soft tissue."""
+LEAST_LUNG_SHARE: Final = 0.03
 LEAST_MASS: Final = 1e-9
 QUANTILES: Final = 300
 QUANTILE_ENDS: Final = (0.2, 99.8)
@@ -64,18 +74,15 @@ def tissue_map(cbct: Hu, body: Mask) -> TissueMap:
     smooth = ndimage.gaussian_filter(cbct, (0, 1, 1))
     core = smooth[body & (smooth > SOFT_CORE_HU[0]) & (smooth < SOFT_CORE_HU[1])]
     if core.size == 0:
-        knots = (np.array([-1000.0, 0.0]), np.array([-1000.0, 0.0]))
+        knots = (np.array([AIR_HU, 0.0]), np.array([AIR_HU, 0.0]))
         return TissueMap(knots=knots, fat=float("nan"), muscle=float("nan"), bimodal=False)
-    low, high = _otsu3(core)
-    below = core[core < (low + high) / 2]
-    above = core[core > high - (high - low) / 2]
-    fat, muscle = float(np.median(below)), float(np.median(above))
-    bimodal = muscle - fat >= LEAST_SEPARATION_HU and _valley(core, fat, muscle)
-    if bimodal:
-        knots = (np.array([-1000.0, fat, muscle]), np.array([-1000.0, FAT_HU, MUSCLE_HU]))
+    peaks = _two_peaks(core)
+    if peaks is not None:
+        fat, muscle = peaks
+        knots = (np.array([AIR_HU, fat, muscle]), np.array([AIR_HU, FAT_HU, MUSCLE_HU]))
         return TissueMap(knots=knots, fat=fat, muscle=muscle, bimodal=True)
     middle = float(np.median(core))
-    knots = (np.array([-1000.0, LUNG_HU, middle]), np.array([-1000.0, LUNG_HU, SOFT_MEDIAN_HU]))
+    knots = (np.array([AIR_HU, LUNG_HU, middle]), np.array([AIR_HU, LUNG_HU, SOFT_MEDIAN_HU]))
     return TissueMap(knots=knots, fat=float("nan"), muscle=middle, bimodal=False)
 
 
@@ -83,8 +90,8 @@ def match_planning_ct(cbct: Hu, body: Mask, prior: Hu, prior_body: Mask, spacing
     """Return `cbct` in the HU of the planning CT: histogram, shading, histogram again.
 
     The first match brings the values close enough for anatomy and shading to be told apart; the
-    second repairs what the correction did to lung and bone. Measured on six simulated thorax
-    cases of other days: raw 134 HU, one match 71, this 64; planning CT itself 73.
+    second repairs what the correction did to lung and bone. Mean of six simulated thorax cases of
+    other days: raw 134 HU, one match 71, this 64; the planning CT itself 73.
     """
     matched = match_histogram(cbct, body, prior[prior_body])
     flat = correct_shading(matched, prior, body, spacing)
@@ -93,6 +100,10 @@ def match_planning_ct(cbct: Hu, body: Mask, prior: Hu, prior_body: Mask, spacing
 
 def match_histogram(cbct: Hu, mask: Mask, reference: NDArray[np.float32]) -> Hu:
     """Return `cbct` with the histogram that `reference` has.
+
+    Two classes, each quantile by quantile: soft tissue with bone, and lung from its median up.
+    Below that a line leads to air: how much gas there is differs from day to day and must not
+    bend the curve.
 
     Parameters
     ----------
@@ -103,13 +114,13 @@ def match_histogram(cbct: Hu, mask: Mask, reference: NDArray[np.float32]) -> Hu:
         Values of the planning CT in the same region of the patient.
     """
     levels = np.linspace(*QUANTILE_ENDS, QUANTILES)
-    source = np.percentile(cbct[mask], levels).astype(np.float64)
-    target = np.percentile(reference, levels).astype(np.float64)
-    keep = np.concatenate([[True], np.diff(source) > 0])
-    source, target = source[keep], target[keep]
-    if source[0] > AIR_HU:  # below the first quantile: a line from air to air
-        source, target = np.append(AIR_HU, source), np.append(AIR_HU, target)
-    return _interpolate(cbct, (source, target))
+    source, target = (_Classes.of(values, levels) for values in (cbct[mask], reference))
+    both = source.lung.size and target.lung.size
+    lungs = (source.lung, target.lung) if both else (np.zeros(0), np.zeros(0))
+    knots_x = np.maximum.accumulate(np.concatenate([[AIR_HU], lungs[0], source.soft]))
+    knots_y = np.maximum.accumulate(np.concatenate([[AIR_HU], lungs[1], target.soft]))
+    keep = np.concatenate([[True], np.diff(knots_x) > 0])
+    return _interpolate(cbct, (knots_x[keep], knots_y[keep]))
 
 
 def correct_shading(cbct: Hu, prior: Hu, body: Mask, spacing: Vector) -> Hu:
@@ -140,7 +151,8 @@ def correct_shading(cbct: Hu, prior: Hu, body: Mask, spacing: Vector) -> Hu:
         total = ndimage.gaussian_filter(weight, sigma, mode="nearest") + 1e-3
         field += ndimage.gaussian_filter(difference * weight, sigma, mode="nearest") / total
     near = ndimage.gaussian_filter(body.astype(np.float32), [TAPER_MM / s for s in spacing])
-    return np.asarray(cbct + _grow(field, step, cbct.shape) * np.minimum(2 * near, 1))
+    density = np.clip(1 + cbct / 1000, 0, 1)  # shading scales with what attenuates: air has none
+    return np.asarray(cbct + _grow(field, step, cbct.shape) * np.minimum(2 * near, 1) * density)
 
 
 def _interpolate(hu: Hu, knots: Curve) -> Hu:
@@ -151,39 +163,62 @@ def _interpolate(hu: Hu, knots: Curve) -> Hu:
     return np.asarray(np.where(hu < x[0], hu + (y[0] - x[0]), result), dtype=np.float32)
 
 
-def _otsu3(values: Hu) -> tuple[float, float]:
-    """Return the two thresholds that part `values` into three classes (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins=96)
-    share = counts / counts.sum()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Classes:
+    """Values of a body: lung and gas below, soft tissue and bone above."""
+
+    lung: NDArray[np.float64]
+    """Quantiles from the median up; empty where there is hardly any lung."""
+    soft: NDArray[np.float64]
+    """Quantiles."""
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], levels: NDArray[np.float64]) -> "_Classes":
+        limit = _otsu(values)
+        low, high = values[values < limit], values[values >= limit]
+        apart = limit < HIGHEST_LUNG_HU and low.size > LEAST_LUNG_SHARE * values.size
+        if not apart:
+            soft = values[values >= SOFT_CORE_HU[0]] if high.size else values
+            return cls(lung=np.zeros(0), soft=np.percentile(soft, levels).astype(np.float64))
+        return cls(
+            lung=np.percentile(low, LUNG_QUANTILES).astype(np.float64),
+            soft=np.percentile(high, levels).astype(np.float64),
+        )
+
+
+def _otsu(values: NDArray[np.float32]) -> float:
+    """Return the threshold that parts `values` into two classes (Otsu 1979)."""
+    counts, edges = np.histogram(np.clip(values, AIR_HU, SOFT_CORE_HU[1]), bins=128)
+    share = counts / max(counts.sum(), 1)
     centers = (edges[:-1] + edges[1:]) / 2
     mass, moment = np.cumsum(share), np.cumsum(share * centers)
-
-    best, thresholds = -1.0, (float(centers[0]), float(centers[-1]))
-    for i in range(len(centers) - 2):
-        rest = slice(i + 1, -1)  # where the second class may end
-        score = moment[i] ** 2 / max(mass[i], LEAST_MASS)
-        middle = (moment[rest] - moment[i]) ** 2 / np.maximum(mass[rest] - mass[i], LEAST_MASS)
-        last = (moment[-1] - moment[rest]) ** 2 / np.maximum(1 - mass[rest], LEAST_MASS)
-        total = score + middle + last
-        j = int(total.argmax())
-        if total[j] > best:
-            best, thresholds = float(total[j]), (float(edges[i + 1]), float(edges[i + 2 + j]))
-    return thresholds
+    between = (moment[-1] * mass - moment) ** 2 / np.maximum(mass * (1 - mass), LEAST_MASS)
+    return float(edges[1 + int(between.argmax())])
 
 
-def _valley(core: Hu, fat: float, muscle: float) -> bool:
-    """Return whether the histogram has a dip between fat and muscle."""
-    counts, edges = np.histogram(core, bins=np.arange(*SOFT_CORE_HU, 4.0))
-    smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), 1.5)
+def _two_peaks(core: Hu) -> tuple[float, float] | None:
+    """Return the modes of fat and muscle, or None where there is only one.
+
+    The two highest maxima of the histogram that are far enough apart and have a valley between.
+    """
+    edges = np.arange(*SOFT_CORE_HU, BIN_HU)
+    counts = np.histogram(core, edges)[0].astype(np.float64)
+    smooth = np.asarray(ndimage.gaussian_filter1d(counts, 2.0), dtype=np.float64)
     centers = (edges[:-1] + edges[1:]) / 2
-
-    def peak(around: float) -> float:
-        near = np.abs(centers - around) < (muscle - fat) / 4
-        return float(smooth[near].max()) if near.any() else 0.0
-
-    third = (muscle - fat) / 4
-    between = smooth[(centers > fat + third) & (centers < muscle - third)]
-    return between.size > 0 and float(between.min()) < 0.95 * min(peak(fat), peak(muscle))
+    inner = smooth[1:-1]
+    maxima = 1 + np.flatnonzero((inner > smooth[:-2]) & (inner >= smooth[2:]))
+    ranked = sorted(maxima, key=lambda i: -smooth[i])
+    if not ranked:
+        return None
+    first = int(ranked[0])
+    for second in (int(i) for i in ranked[1:]):
+        low, high = min(first, second), max(first, second)
+        deep = smooth[low : high + 1].min() < DEEPEST_VALLEY * smooth[second]
+        tall = smooth[second] > LEAST_PEAK * smooth[first]
+        apart = SEPARATION_HU[0] <= centers[high] - centers[low] <= SEPARATION_HU[1]
+        if tall and deep and apart:
+            return float(centers[low]), float(centers[high])
+    return None
 
 
 def _shrink(image: Hu, step: tuple[int, ...], body: Mask) -> Hu:

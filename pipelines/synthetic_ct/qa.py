@@ -95,7 +95,9 @@ def examine(case: Case) -> tuple[Gate, ...]:
     """Return all gates of one synthetic CT."""
     if not np.isfinite(case.sct).all():
         return (_gate("range", float("nan"), "", Limits(passes=0, fails=0), "not a number"),)
-    return (*_histogram_gates(case), *_structure_gates(case), _range_gate(case))
+    return (
+        *_histogram_gates(case), *_structure_gates(case), _noise_gate(case), _range_gate(case)
+    )  # fmt: skip
 
 
 def overall(gates: tuple[Gate, ...]) -> Verdict:
@@ -236,6 +238,20 @@ def _outline_gates(case: Case) -> list[Gate]:
     limits = Limits(passes=0.98, fails=0.97)
     meaning = "the body outline differs from the CBCT's"
     return [_gate("body-agreement", value, "", limits, meaning)]
+
+
+def noise(hu: Hu, body: Mask) -> float:
+    """Return the SD of what is finer than about two pixels, in soft tissue [HU]; robust."""
+    inside = ndimage.binary_erosion(body, np.ones((1, 7, 7), dtype=np.bool_))
+    smooth = ndimage.gaussian_filter(hu, (0, 2, 2))
+    soft = inside & (smooth > SOFT_RANGE_HU[0]) & (smooth < SOFT_RANGE_HU[1])
+    residual = (hu - smooth)[soft]
+    return 1.4826 * float(np.median(np.abs(residual))) if residual.size else float("nan")
+
+
+def _noise_gate(case: Case) -> Gate:
+    limits = Limits(passes=60, fails=120)
+    return _gate("noise", noise(case.sct, case.body), "HU", limits, "noise hides the tissues")
 
 
 def _range_gate(case: Case) -> Gate:

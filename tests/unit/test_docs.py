@@ -109,6 +109,7 @@ def test_the_service_runs_a_command_that_exists_and_gives_up_no_protection() -> 
         assert service[switch] == "yes"
     assert service["ProtectSystem"] == "strict"
     assert int(service["TimeoutStopSec"]) >= 60
+    assert (service["Type"], service["WatchdogSec"]) == ("notify", "60")
 
 
 def test_the_licence_is_apache_2() -> None:

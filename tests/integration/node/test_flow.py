@@ -283,7 +283,7 @@ def test_a_start_is_refused_while_results_wait_for_a_destination_that_is_gone(
     closed = 1
     with node(tmp_path, closed) as running:
         send(running.port, series())
-        until(lambda: running.store.ledger.destinations_with_open_deliveries())
+        until(running.store.ledger.destinations_with_open_deliveries)
     folder = {"results": {"path": str(tmp_path / "out")}}
     route = {**CONTOURS, "destinations": ["results"]}
 

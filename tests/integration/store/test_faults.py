@@ -101,6 +101,7 @@ RECEIVER = """
 """
 
 
+@pytest.mark.slow
 def test_a1_nothing_acknowledged_is_lost_by_kill_9(tmp_path):
     """A1: five kills at random moments under three senders; a start takes less than 5 s."""
     seed = random.randrange(1 << 30)

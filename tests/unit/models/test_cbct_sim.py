@@ -67,11 +67,12 @@ def test_a_point_comes_back_where_it_was(fan: Fan) -> None:
 def test_half_fan_equals_full_fan_in_the_common_field_of_view() -> None:
     truth = (-1000 + 1000 * _disc(15, -20, 85) + 300 * _disc(40, -30, 18))[None].astype(np.float32)
 
-    full = simulate(truth, SPACING, _clean(Fan.FULL, hann_cut=0.5), 0)[0]
-    half = simulate(truth, SPACING, _clean(Fan.HALF, hann_cut=0.5), 0)[0]
+    full = simulate(truth, SPACING, _clean(Fan.FULL, views=360, hann_cut=0.6), 0)[0]
+    half = simulate(truth, SPACING, _clean(Fan.HALF, views=360, hann_cut=0.6), 0)[0]
 
     common = np.hypot(X, Y) < CbctSettings(fan=Fan.FULL).fov_radius_mm - 10
-    assert np.abs(full - half)[common].max() < 10
+    edge = np.abs(np.hypot(X - 15, Y + 20) - 85) < 8  # sampled differently by the two arcs
+    assert np.abs(full - half)[common & ~edge].max() < 10
 
 
 def test_an_isocenter_off_the_middle_moves_the_field_of_view_not_the_patient() -> None:

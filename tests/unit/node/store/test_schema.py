@@ -1,6 +1,7 @@
 """The migrations build the schema that the code uses, on SQLite and, by its SQL, on PostgreSQL."""
 
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from alembic import command
@@ -100,18 +101,6 @@ def names_of(table):
 def test_every_statement_of_a_whole_case_compiles_for_postgresql(tmp_path, monkeypatch):
     """Each is compiled when SQLite runs it; ON CONFLICT comes from the one dialect place."""
     seen = set()
-    real = dialect.insert
-
-    def both(connection, table):
-        class Other:
-            dialect = postgresql.dialect()
-
-        assert isinstance(real(Other(), table), postgresql.Insert)
-        return real(connection, table)
-
-    for module in ("decisions", "results", "intake"):
-        monkeypatch.setattr(f"node.store.{module}.insert", both)
-
     # the one attribute that PostgreSQL's clause has beyond SQLite's
     monkeypatch.setattr(sqlite.dml.OnConflictClause, "constraint_target", None, raising=False)
 
@@ -164,6 +153,15 @@ def test_every_statement_of_a_whole_case_compiles_for_postgresql(tmp_path, monke
     assert returned is None
     assert any("FOR UPDATE SKIP LOCKED" in statement for statement in seen)
     assert any("ON CONFLICT (dedupe) DO NOTHING RETURNING" in statement for statement in seen)
+
+
+@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
+def test_inserts_with_on_conflict_are_those_of_the_database_in_use(name):
+    connection = SimpleNamespace(dialect=SimpleNamespace(name=name))
+    kinds = {"sqlite": sqlite.Insert, "postgresql": postgresql.Insert}
+
+    assert isinstance(dialect.insert(connection, schema.blob), kinds[name])
+    assert isinstance(dialect._insert_once(name, schema.blob, ("sha256",)), kinds[name])
 
 
 @pytest.mark.parametrize(

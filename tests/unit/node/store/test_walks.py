@@ -4,6 +4,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -23,6 +24,9 @@ from node.store.schema import event
 from tests.store_kit import SERIES, FakeClock, ct, push, result_file, start_job, store
 
 JOBS = ("release_job", "cancel_job", "reprocess_job")
+
+
+pytestmark = pytest.mark.slow
 
 
 class LedgerWalk(RuleBasedStateMachine):
@@ -184,7 +188,7 @@ def fast_folder():
 
 TestLedgerWalk = LedgerWalk.TestCase
 TestLedgerWalk.settings = settings(
-    max_examples=10,
+    max_examples=8,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

@@ -55,7 +55,7 @@ def test_a_ball_has_the_volume_and_axes_of_a_ball():
     assert found["TDIC"] == pytest.approx(4 * 15 / np.sqrt(5), rel=0.01)
     assert found["L0JK"] == pytest.approx(30, rel=0.05)
     assert found["KLMA"] == pytest.approx(0, abs=1e-9)
-    assert found["R3ER"] == pytest.approx(1, abs=0.03)
+    assert found["R3ER"] == pytest.approx(1, abs=0.06)
 
 
 def test_ellipsoid_series_is_that_of_the_manual():
