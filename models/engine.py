@@ -27,6 +27,7 @@ class OnnxNetwork:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of a batch."""
         (answer,) = self._session.run(None, {self._input: batch})
         return np.asarray(answer, np.float32)
 

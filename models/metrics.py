@@ -1,4 +1,4 @@
-"""Agreement of two masks: Dice, 95th percentile surface distance, surface Dice. One definition each.
+"""Agreement of two masks: Dice, 95 % surface distance, surface Dice; one definition each.
 
 Published metric code differs by up to half (PMC9679364), so the definitions stand here: surface
 elements are the faces between a voxel inside and one outside; each counts with its area;

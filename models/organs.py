@@ -6,7 +6,7 @@ slice spacing there and its answer back. Resampling is separable: two small matr
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class OrganSlice:
 
 
 def segment(
-    hu: NDArray[np.floating], spacing: tuple[float, float, float], network: Network, slices: int
+    hu: NDArray[Any], spacing: tuple[float, float, float], network: Network, slices: int
 ) -> Iterator[OrganSlice]:
     """Yield the class probabilities of every CT slice, in order.
 
@@ -65,7 +65,7 @@ def segment(
     small = np.empty((len(steps), FIELD_PX, FIELD_PX), np.float32)
     air = 1024.0  # outside the field counts as air
     for k, position in enumerate(steps):
-        plane = _between(hu, position).astype(np.float32) + air
+        plane = _between(hu, position) + air
         small[k] = down[0] @ plane @ down[1].T - air
     answers = _softmax(_run(small, network, slices))
     up_rows = _resize(FIELD_PX, PIXEL_MM, _offsets(rows, spacing[1], down[2]), spacing[1])
@@ -86,16 +86,19 @@ def _slice_positions(count: int, spacing: float) -> NDArray[np.float64]:
     return np.linspace(0, count - 1, wanted)
 
 
-def _between(volume: NDArray[np.floating], position: float) -> NDArray[np.floating]:
+def _between(volume: NDArray[Any], position: float) -> NDArray[np.float32]:
+    """Return the slice at a fractional index, interpolated linearly."""
     low = int(position)
-    part = position - low
-    if part < 1e-9 or low + 1 >= volume.shape[0]:
-        return volume[low]
-    return (1 - part) * volume[low] + part * volume[low + 1]
+    part = np.float32(position - low)
+    first = volume[low].astype(np.float32)
+    if part < 1e-6 or low + 1 >= volume.shape[0]:  # noqa: PLR2004 (rounding)
+        return first
+    second = volume[low + 1].astype(np.float32)
+    return first + part * (second - first)
 
 
 def _field(
-    hu: NDArray[np.floating], spacing: tuple[float, float, float]
+    hu: NDArray[Any], spacing: tuple[float, float, float]
 ) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32], float, float], slice, slice]:
     """Return the matrices into the field, the field's first position [mm], and its CT extent."""
     row, column = body_centre(hu)
@@ -103,7 +106,7 @@ def _field(
     matrices, starts, extents = [], [], []
     for centre, size, step in zip((row, column), hu.shape[1:], spacing[1:], strict=True):
         start = centre * step - reach
-        positions = (start + PIXEL_MM * np.arange(FIELD_PX)) / step
+        positions = (start + PIXEL_MM * np.arange(FIELD_PX, dtype=np.float64)) / step
         matrices.append(_resize(size, 1.0, positions, PIXEL_MM / step))
         starts.append(start)
         first = max(0, int(np.ceil((start - PIXEL_MM / 2) / step)))
@@ -131,9 +134,7 @@ def _resize(
     return weights.astype(np.float32)
 
 
-def _run(
-    small: NDArray[np.float32], network: Network, slices: int
-) -> NDArray[np.float32]:
+def _run(small: NDArray[np.float32], network: Network, slices: int) -> NDArray[np.float32]:
     soft, wide = windowed(small, SOFT_HU), windowed(small, WIDE_HU)
     answers = []
     for first in range(0, len(small), BATCH):
@@ -149,5 +150,6 @@ def _run(
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    shifted: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shifted /= shifted.sum(axis=1, keepdims=True)
+    return shifted

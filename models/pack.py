@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST: Final = "model.json"
+PACKS: Final = Path(__file__).parent / "packs"
+"""Where the packs lie that come with the node."""
 EQUAL_SHARE: Final = 0.999
 """Share of voxels that must get the same class in the self-test."""
 

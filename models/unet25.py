@@ -7,6 +7,7 @@ inference use the same size in millimeters (see `models.window`).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -58,7 +59,7 @@ class UNet25(nn.Module):
             _Block(a, b) for a, b in zip((config.inputs, *widths[:-1]), widths, strict=True)
         )
         self.widen = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths)
         )
         self.up = nn.ModuleList(_Block(2 * a, a) for a in widths[:-1])
         self.head = nn.Conv2d(widths[0], config.classes, 1)

@@ -8,7 +8,7 @@ noise; cross-entropy plus soft Dice; AdamW with warm-up and cosine decay over th
 exponential moving average of the weights, which is what is kept. An organ that the clinician did
 not draw may still be in the image: its probability then counts as background and its Dice term is
 left out (marginal loss; Shi et al. 2021, doi 10.1016/j.media.2021.101979). Left and right are
-never mirrored. The state is written every minute, so an interrupted run goes on where it was.
+never mirrored. The averaged weights are written every minute.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.training.openkbp import ORGANS, Case, held_out, read_cases
@@ -39,6 +39,10 @@ from models.window import (
 
 CLASS_WEIGHTS: Final = (0.6, 2.0, 1.5, 2.0, 2.0, 1.5, 3.0, 3.0)
 """Cross-entropy weights: background, then `ORGANS`; small organs count more."""
+AIR_HU: Final = -900.0
+"""Below it stays as it is: the training data is masked to air outside the body."""
+SAVE_S: Final = 60.0
+"""Seconds between two savings of the averaged weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ class Sampler:
         }
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return input (N, slices + 1, row, column), labels (N, row, column), drawn (N, classes)."""
+        """Return input (N, channels, row, column), labels (N, row, column), drawn (N, classes)."""
         picks = [self._pick() for _ in range(self.recipe.batch)]
         stacks = np.stack([self._stack(i, z) for i, z in picks])
         labels = np.stack([self.cases[i].labels[z] for i, z in picks]).astype(np.float32)
@@ -152,7 +156,7 @@ class Sampler:
         sigma = torch.from_numpy(
             self.random.uniform(0, recipe.noise_hu, (n, 1, 1, 1)).astype(np.float32)
         )
-        inside = hu > -900  # outside the body stays air, as the masked training data has it
+        inside = hu > AIR_HU
         changed = hu * (1 + uniform(recipe.gain)) + uniform(recipe.offset_hu)
         return torch.where(inside, changed + sigma * torch.randn_like(hu), hu)
 
@@ -192,7 +196,7 @@ def marginal_loss(logits: Tensor, target: Tensor, drawn: Tensor, weights: Tensor
 
 
 def train(cases: list[Case], out: Path, minutes: float, recipe: Recipe) -> UNet25:
-    """Train for `minutes` of wall time in all and leave ``weights.safetensors`` in `out`."""
+    """Train for `minutes` of wall time and leave ``weights.safetensors`` in `out`."""
     torch.manual_seed(recipe.seed)
     config = UNet25Config()
     net = UNet25(config)
@@ -201,47 +205,69 @@ def train(cases: list[Case], out: Path, minutes: float, recipe: Recipe) -> UNet2
         net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     sampler = Sampler(cases, config, recipe)
-    weights = torch.tensor(CLASS_WEIGHTS)
-    step, spent, losses = 0, 0.0, []
-    budget, last, saved = minutes * 60, time.monotonic(), time.monotonic()
-    while spent < budget:
-        warm = min(1.0, (step + 1) / recipe.warm_up_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, spent / budget)))
+    losses: list[float] = []
+    started = saved = time.monotonic()
+    while (share := (time.monotonic() - started) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm * max(cosine, 1e-3)
-        image, target, drawn = sampler.batch()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = net(image)
-        loss = marginal_loss(logits, target, drawn, weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        optimizer.step()
-        decay = min(recipe.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for kept, new in zip(average.parameters(), net.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
-        losses.append(loss.item())
-        step += 1
-        spent, last = spent + time.monotonic() - last, time.monotonic()
-        if step % 100 == 0:
-            print(f"step {step} {spent / 60:.1f} min loss {np.mean(losses[-100:]):.4f}", flush=True)
-        if time.monotonic() - saved > 60:
+            group["lr"] = learning_rate(recipe, len(losses), share)
+        losses.append(_learn(net, optimizer, sampler.batch(), recipe))
+        _follow(average, net, min(recipe.ema, len(losses) / (9 + len(losses))))
+        if len(losses) % 100 == 0:
+            print(f"step {len(losses)} {share:.1%} loss {np.mean(losses[-100:]):.4f}", flush=True)
+        if time.monotonic() - saved > SAVE_S:
             saved = time.monotonic()
-            _save(average, out, recipe, config, {"steps": step, "minutes": spent / 60})
-    _save(average, out, recipe, config, {"steps": step, "minutes": spent / 60,
-          "loss": [float(np.mean(losses[i : i + 100])) for i in range(0, len(losses), 100)]})
+            _save(average, out, recipe, losses, minutes * share)
+    _save(average, out, recipe, losses, minutes)
     return average
 
 
-def _save(net: UNet25, out: Path, recipe: Recipe, config: UNet25Config, log: dict) -> None:
+def learning_rate(recipe: Recipe, step: int, share: float) -> float:
+    """Return the rate at `step`, after `share` of the time budget: warm-up, then cosine to 0."""
+    warm = min(1.0, (step + 1) / recipe.warm_up_steps)
+    return recipe.learning_rate * warm * max(0.5 * (1 + math.cos(math.pi * share)), 1e-3)
+
+
+def _learn(
+    net: UNet25,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    recipe: Recipe,
+) -> float:
+    """Take one step; return its loss."""
+    image, target, drawn = batch
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(image)
+    loss = marginal_loss(logits, target, drawn, torch.tensor(CLASS_WEIGHTS))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
+    optimizer.step()
+    return float(loss.item())
+
+
+@torch.no_grad()
+def _follow(average: UNet25, net: UNet25, decay: float) -> None:
+    """Move the averaged weights towards the new ones."""
+    for kept, new in zip(average.parameters(), net.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def _save(net: UNet25, out: Path, recipe: Recipe, losses: list[float], minutes: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_file(net.state_dict(), out / "weights.safetensors")
-    text = json.dumps({"recipe": asdict(recipe), "network": asdict(config), **log}, indent=1)
-    (out / "training.json").write_text(text)
+    curve = [round(float(np.mean(losses[i : i + 100])), 4) for i in range(0, len(losses), 100)]
+    record = {
+        "recipe": asdict(recipe),
+        "network": asdict(UNet25Config()),
+        "steps": len(losses),
+        "minutes": round(minutes, 1),
+        "loss": curve,
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1))
 
 
 def main() -> None:
+    """Read the archive, train, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,11 @@ def read_cases(archive: Path) -> Iterator[Case]:
         If a patient contradicts the orientation that the masks of all others show.
     """
     with tarfile.open(archive) as tar:
-        members = {Path(m.name).stem.removeprefix("train_"): m for m in tar.getmembers() if m.name.endswith(".npz")}
+        members = {
+            Path(m.name).stem.removeprefix("train_"): m
+            for m in tar.getmembers()
+            if m.name.endswith(".npz")
+        }
         for name in sorted(members):
             if name in NEARLY_EMPTY:
                 continue
@@ -79,7 +83,7 @@ def read_cases(archive: Path) -> Iterator[Case]:
                 yield _case(name, dict(data))
 
 
-def _case(name: str, data: dict[str, NDArray[np.generic]]) -> Case:
+def _case(name: str, data: dict[str, NDArray[Any]]) -> Case:
     labels = _to_lps(data["lab"].astype(np.uint8))
     _check_orientation(name, labels)
     voxel = [float(v) for v in data["vd"]]  # (row, column, slice) of the source axes
@@ -92,7 +96,7 @@ def _case(name: str, data: dict[str, NDArray[np.generic]]) -> Case:
     )
 
 
-def _to_lps(volume: NDArray[np.generic]) -> NDArray[np.generic]:
+def _to_lps(volume: NDArray[Any]) -> NDArray[Any]:
     """Source axes (posterior, left, feet) -> (slice to the head, row, column)."""
     return np.ascontiguousarray(np.moveaxis(volume, 2, 0)[::-1])
 
@@ -106,5 +110,9 @@ def _check_orientation(name: str, labels: NDArray[np.uint8]) -> None:
         (1, 6, 0, "the brainstem lies above the larynx"),
     )
     for greater, smaller, axis, sentence in facts:
-        if greater in centre and smaller in centre and centre[greater][axis] <= centre[smaller][axis]:
+        if (
+            greater in centre
+            and smaller in centre
+            and centre[greater][axis] <= centre[smaller][axis]
+        ):
             raise ValueError(f"{name}: expected that {sentence}")

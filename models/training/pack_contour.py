@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from models.engine import OnnxNetwork
-from models.pack import MANIFEST, Manifest, PackFile, file_sha256
+from models.pack import MANIFEST, DataSource, Manifest, Output, PackFile, file_sha256
+from models.training.evaluate_contour import ELONGATED
 from models.training.openkbp import ORGANS, held_out, read_cases
 from models.unet25 import UNet25, UNet25Config
 from models.window import FIELD_PX
@@ -45,7 +46,7 @@ def plausible_volumes(archive: Path) -> dict[str, tuple[float, float]]:
         for label in case.drawn:
             volumes[ORGANS[label - 1]].append(float((case.labels == label).sum()) * voxel_ml)
     return {
-        organ: tuple(round(float(q), 1) for q in np.quantile(v, (0.025, 0.975)))  # type: ignore[misc]
+        organ: (round(float(np.quantile(v, 0.025)), 1), round(float(np.quantile(v, 0.975)), 1))
         for organ, v in volumes.items()
     }
 
@@ -110,27 +111,28 @@ def main() -> None:
         slices=training["network"]["slices"],
         spacing_mm=(1.5, 3.3),
         outputs=tuple(
-            {  # type: ignore[arg-type]
-                "index": index,
-                "name": organ,
-                "components": "tenth" if organ in ("SpinalCord", "Esophagus") else "largest",
-                "volume_ml": volumes[organ],
-            }
+            Output(
+                index=index,
+                name=organ,
+                components="tenth" if organ in ELONGATED else "largest",
+                volume_ml=volumes[organ],
+            )
             for index, organ in enumerate(ORGANS, start=1)
         ),
         weights_licence="Apache-2.0",
         data=(
-            {  # type: ignore[arg-type]
-                "name": "OpenKBP (Babier et al., Med Phys 2021)",
-                "licence": "MIT",
-                "source": "https://github.com/ababier/open-kbp",
-                "patients": 121,
-            },
+            DataSource(
+                name="OpenKBP (Babier et al., Med Phys 2021)",
+                licence="MIT",
+                source="https://github.com/ababier/open-kbp",
+                patients=121,
+            ),
         ),
         intended_use="research: draft contours of head-and-neck organs at risk on planning CT",
         contraindications="other body regions, MR, CBCT, children; not a medical device",
         metrics=json.loads((args.weights.parent / "metrics.json").read_text()),
-        training={k: v for k, v in training.items() if k != "loss"} | {"onnx_difference": difference},
+        training={k: v for k, v in training.items() if k != "loss"}
+        | {"onnx_difference": difference},
         files=tuple(
             PackFile(
                 path=name,

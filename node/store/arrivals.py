@@ -10,10 +10,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from node.domain import Header, Kept, Source
+from node.errors import LedgerError
 from node.lifecycle import SERIES_TRANSITIONS, JobEvent, JobState, SeriesEvent, SeriesState, advance
 from node.store import schema
 from node.store.base import record_event, step_job
-from node.store.dialect import insert_once
+from node.store.dialect import Prepared, insert_once
 from node.store.files import Published
 from node.store.results import insert_blob
 
@@ -22,21 +23,21 @@ FIRST_REVISION: Final = 0
 
 _I: Final = schema.instance.c
 _S: Final = schema.series.c
-_CONTENTS: Final = select(_I.sha256).where(_I.sop_instance_uid == bindparam("uid"))
-_INSERT: Final = schema.instance.insert().returning(_I.id)
+_CONTENTS: Final = Prepared(
+    lambda _: select(_I.sha256).where(_I.sop_instance_uid == bindparam("uid"))
+)
+_INSERT: Final = Prepared(lambda _: schema.instance.insert().returning(_I.id))
+_COUNT: Final = Prepared(
+    lambda _: (
+        update(schema.series)
+        .where(_S.series_instance_uid == bindparam("uid"), _S.state == SeriesState.RECEIVING.value)
+        .values(count=_S["count"] + 1, last_received_at=bindparam("now"))
+        .returning(_S.study_instance_uid, _S.patient_key, _S.modality)
+    )
+)
+"""The step of nearly every instance: RECEIVING stays RECEIVING."""
 _SERIES: Final = (
     select(schema.series).where(_S.series_instance_uid == bindparam("uid")).with_for_update()
-)
-_EXTEND: Final = (
-    update(schema.series)
-    .where(_S.series_instance_uid == bindparam("uid"))
-    .values(
-        state=bindparam("to_state"),
-        revision=_S.revision + bindparam("late"),
-        count=_S["count"] + 1,
-        reason=bindparam("why"),
-        last_received_at=bindparam("now"),
-    )
 )
 
 
@@ -44,12 +45,13 @@ def insert_instance(
     connection: Connection, now: datetime, header: Header, published: Published, source: Source
 ) -> tuple[Kept, bool]:
     """Insert an instance; return what became of it, and whether its file got a row."""
-    there = connection.execute(_CONTENTS, {"uid": header.sop_instance_uid}).scalars().all()
+    contents = _CONTENTS.all(connection, {"uid": header.sop_instance_uid})
+    there = [sha256 for (sha256,) in contents]
     if published.sha256 in there:
         return Kept.DUPLICATE, False
     used = insert_blob(connection, now, published)
-    instance_id = connection.execute(
-        _INSERT,
+    inserted = _INSERT.first(
+        connection,
         {
             "sop_instance_uid": header.sop_instance_uid,
             "sha256": published.sha256,
@@ -67,8 +69,10 @@ def insert_instance(
             "received_at": now,
             "conflict": bool(there),
         },
-    ).scalar_one()
-    _insert_references(connection, instance_id, header)
+    )
+    if inserted is None:
+        raise LedgerError("the database inserted an instance and named no row")
+    _insert_references(connection, inserted[0], header)
     if there:
         _flag_conflict(connection, now, header, published, source)
         return Kept.CONFLICT, used
@@ -146,31 +150,45 @@ def _flag_conflict(
 def _extend_series(connection: Connection, now: datetime, header: Header, source: Source) -> None:
     """Count an instance in its series; one that was settled opens again with a new revision."""
     uid = header.series_instance_uid
-    row = connection.execute(_SERIES, {"uid": uid}).one_or_none()
-    if row is None:
-        if _start_series(connection, now, header, source):
-            return
-        row = connection.execute(_SERIES, {"uid": uid}).one()  # another receiver was first
+    counted = _COUNT.first(connection, {"uid": uid, "now": now})
+    if counted is None:
+        row = connection.execute(_SERIES, {"uid": uid}).one_or_none()
+        if row is None:
+            if _start_series(connection, now, header, source):
+                return
+            row = connection.execute(_SERIES, {"uid": uid}).one()  # another receiver was first
+        _reopen_series(connection, now, row, header, source)
+        counted = (row.study_instance_uid, row.patient_key, row.modality)
+    this = (header.study_instance_uid, header.patient_key, header.modality)
+    if this == tuple(counted):
+        return
+    names = ("study", "patient", "modality")
+    _series_event(
+        connection, now, "series_mixed", header, source,
+        sop_instance_uid=header.sop_instance_uid,
+        other=[n for n, a, b in zip(names, counted, this, strict=True) if a != b],
+    )  # fmt: skip
+
+
+def _reopen_series(
+    connection: Connection, now: datetime, row: Row[Any], header: Header, source: Source
+) -> None:
+    """Count an instance in a series that was settled, or that another receiver just began."""
     before = SeriesState(row.state)
-    state = advance(SERIES_TRANSITIONS, before, SeriesEvent.INSTANCE_STORED)
     late = before is not SeriesState.RECEIVING
     connection.execute(
-        _EXTEND,
-        {
-            "uid": uid,
-            "to_state": state.value,
-            "late": int(late),
-            "why": "" if late else row.reason,
-            "now": now,
-        },
+        update(schema.series)
+        .where(_S.series_instance_uid == header.series_instance_uid)
+        .values(
+            state=advance(SERIES_TRANSITIONS, before, SeriesEvent.INSTANCE_STORED).value,
+            revision=row.revision + int(late),
+            count=_S["count"] + 1,
+            reason="" if late else row.reason,
+            last_received_at=now,
+        )
     )
     if late:
         _series_event(connection, now, "series_reopened", header, source, revision=row.revision + 1)
-    if contradictions := _contradictions(row, header):
-        _series_event(
-            connection, now, "series_mixed", header, source,
-            sop_instance_uid=header.sop_instance_uid, other=contradictions,
-        )  # fmt: skip
 
 
 def _start_series(connection: Connection, now: datetime, header: Header, source: Source) -> bool:
@@ -190,16 +208,6 @@ def _start_series(connection: Connection, now: datetime, header: Header, source:
     if started is not None:
         _series_event(connection, now, "series_started", header, source, modality=header.modality)
     return started is not None
-
-
-def _contradictions(row: Row[Any], header: Header) -> list[str]:
-    """Return in what an instance contradicts the first of its series."""
-    pairs = {
-        "study": (row.study_instance_uid, header.study_instance_uid),
-        "patient": (row.patient_key, header.patient_key),
-        "modality": (row.modality, header.modality),
-    }
-    return [name for name, (first, this) in pairs.items() if first != this]
 
 
 def _series_event(

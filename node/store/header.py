@@ -13,7 +13,9 @@ import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -22,6 +24,7 @@ from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
 
 from node.domain import Header, Uid
 from node.errors import CannotUnderstand
@@ -99,6 +102,10 @@ _READABLE_VRS: Final = _FLOAT_VRS | _TEXT_VRS | _LONG_TEXT_VRS | {"AT", "IS"} | 
 
 _PIXEL_GROUP: Final = 0x7FE00008
 """Float Pixel Data, the first of the pixel elements; reading stops here."""
+_Pixels: TypeAlias = tuple[str | None, int]
+"""VR (None where it is implicit) and length of the first pixel element."""
+_HEAD: Final = 64 * 1024
+"""Bytes at the beginning of a large data set that are looked at first: nearly always enough."""
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONGEST: Final = 16384
 """Bytes of the longest value that is read for routing."""
@@ -174,9 +181,9 @@ def parse_header(
     ValueError
         See `keyword_tags`.
     """
-    wanted = _TAGS | keyword_tags(extra_keywords)
+    wanted, tags = _asked_for(tuple(extra_keywords))
     try:
-        return _header(dataset, transfer_syntax_uid, wanted)
+        return _header(dataset, transfer_syntax_uid, wanted, tags)
     except CannotUnderstand:
         raise
     except (Exception, RecursionError) as error:
@@ -197,8 +204,20 @@ def read_header(path: Path, extra_keywords: Collection[str] = ()) -> Header:
     return parse_header(content.data, content.transfer_syntax_uid, extra_keywords)
 
 
-def _header(dataset: Buffer, transfer_syntax_uid: str, wanted: Mapping[str, int]) -> Header:
-    tags = set(wanted.values()) | set(_ALWAYS.values()) | references.TOP_LEVEL_TAGS
+@cache
+def _asked_for(extra_keywords: tuple[str, ...]) -> tuple[dict[str, BaseTag], list[int]]:
+    """Return keyword -> tag, and every tag to read; the same few questions for each object."""
+    wanted = _TAGS | keyword_tags(extra_keywords)
+    tags = {*wanted.values(), *_ALWAYS.values(), *references.TOP_LEVEL_TAGS}
+    return {keyword: Tag(tag) for keyword, tag in wanted.items()}, sorted(tags)
+
+
+def _header(
+    dataset: Buffer,
+    transfer_syntax_uid: str,
+    wanted: Mapping[str, BaseTag],
+    tags: Sequence[int],
+) -> Header:
     ds = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), tags)
     encodings = _encodings(ds)
     keywords = {keyword: _value(ds, tag, encodings) for keyword, tag in wanted.items() if tag in ds}
@@ -223,14 +242,31 @@ def _header(dataset: Buffer, transfer_syntax_uid: str, wanted: Mapping[str, int]
     )
 
 
-def _read(content: Encoded, tags: Collection[int]) -> Dataset:
-    """Return the raw elements of `tags`; the data set must be whole up to its last byte."""
-    syntax = content.transfer_syntax_uid
+def _read(content: Encoded, tags: Sequence[int]) -> Dataset:
+    """Return the raw elements of `tags`; the data set must be whole up to its last byte.
+
+    An image is read from a copy of its beginning: where the pixels begin within it, the rest
+    cannot change what was read.
+    """
     data = content.data
-    if syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+    if content.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         data = _inflate(data)
-    stream = BytesIO(data)
-    stopped: list[tuple[str | None, int]] = []
+    if len(data) > _HEAD:
+        with suppress(Exception):  # cut off inside a value: the whole is read, and judged
+            ds, position, pixels = _elements(data[:_HEAD], content.transfer_syntax_uid, tags)
+            if pixels is not None:
+                _check_end(len(data), position, pixels)
+                return ds
+    ds, position, pixels = _elements(data, content.transfer_syntax_uid, tags)
+    _check_end(len(data), position, pixels)
+    return ds
+
+
+def _elements(
+    data: Buffer, transfer_syntax_uid: str, tags: Sequence[int]
+) -> tuple[Dataset, int, _Pixels | None]:
+    """Return the elements before the pixels, the position behind them, and what begins there."""
+    stopped: list[_Pixels] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         if tag < _PIXEL_GROUP:
@@ -238,25 +274,25 @@ def _read(content: Encoded, tags: Collection[int]) -> Dataset:
         stopped.append((vr, length))
         return True
 
+    stream = BytesIO(data)
     ds = read_dataset(
         stream,
-        is_implicit_VR=syntax == IMPLICIT_VR_LITTLE_ENDIAN,
-        is_little_endian=syntax != EXPLICIT_VR_BIG_ENDIAN,
+        is_implicit_VR=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
+        is_little_endian=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
         stop_when=at_pixels,
         specific_tags=list(tags),
     )
-    _check_end(len(data), stream.tell(), stopped)
-    return ds
+    return ds, stream.tell(), stopped[-1] if stopped else None
 
 
-def _check_end(size: int, position: int, stopped: list[tuple[str | None, int]]) -> None:
+def _check_end(size: int, position: int, pixels: _Pixels | None) -> None:
     """Refuse a data set whose elements claim more bytes than there are.
 
     A cut exactly between two elements cannot be seen here; over the network none can happen.
     """
     claimed = position
-    if stopped:
-        vr, length = stopped[-1]
+    if pixels is not None:
+        vr, length = pixels
         head = 8 if vr is None else 12
         claimed = position + head + (0 if length == _UNDEFINED else length)
     if claimed > size:

@@ -9,18 +9,27 @@ What cannot be understood is kept in quarantine, with the reason.
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from node.domain import Accepted, Clock, Header, Kept, Source
 from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
 from node.store import schema
 from node.store.arrivals import insert_instance, insert_quarantined
 from node.store.base import record_event
+from node.store.dialect import Prepared
 from node.store.files import BlobFiles
 from node.store.header import keyword_tags, parse_header
 from node.store.part10 import Buffer, Encoded, split
 from node.store.writer import Access, CommitUncertain
+
+_I: Final = schema.instance.c
+_DURABLE: Final = Prepared(
+    lambda _: select(_I.id).where(
+        _I.sop_instance_uid == bindparam("uid"), _I.sha256 == bindparam("sha256")
+    )
+)
 
 
 class Intake:
@@ -176,9 +185,8 @@ class Intake:
 
     def _is_durable(self, sop_instance_uid: str, sha256: str) -> bool:
         """Return whether these bytes have a committed row: the only thing that proves it."""
-        i = schema.instance.c
-        query = select(i.id).where(i.sop_instance_uid == sop_instance_uid, i.sha256 == sha256)
-        return self._database.read(lambda c: c.execute(query).first()) is not None
+        values = {"uid": sop_instance_uid, "sha256": sha256}
+        return self._database.read(lambda c: _DURABLE.first(c, values)) is not None
 
     def _store(self, header: Header, content: Encoded, sha256: str, source: Source) -> Kept:
         now = self._clock.now()

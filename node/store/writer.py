@@ -30,6 +30,7 @@ from node.store.dialect import (
 T = TypeVar("T")
 BATCH: Final = 64
 """Most closures of one transaction: bounds the wait of the first one."""
+_SAVEPOINT: Final = "one_of_many"
 
 logger = logging.getLogger(__name__)
 
@@ -258,14 +259,14 @@ class Database:
 
 def _run(connection: Connection, work: _Work) -> tuple[Any, Exception | None]:
     """Run one closure in its savepoint; its error is its own, a lost transaction is everyone's."""
-    savepoint = connection.begin_nested()
+    connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
     try:
         value = work.run(connection)
         _require_transaction(connection)
-        savepoint.commit()
+        connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
     except Exception as error:  # noqa: BLE001 - handed to the caller
         _require_transaction(connection)
-        savepoint.rollback()
+        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         return None, _refusal(error) if isinstance(error, SQLAlchemyError) else error
     return value, None
 

@@ -30,11 +30,17 @@ class WorkImage:
     """Shape (slices, rows, columns) [HU], not below -1024."""
     spacing: Vector
     """(slice, row, column) [mm]."""
-    left: Floats
-    """Patient LPS x [mm] that one step along (slice, row, column) adds: its left component."""
+    directions: Floats
+    """Shape (3, 3): unit vectors, patient LPS, along the (slice, row, column) index."""
     centers: tuple[Floats, Floats, Floats]
     """Fine index of each coarse slice, row and column."""
     fine_shape: tuple[int, int, int]
+
+    @property
+    def left(self) -> Floats:
+        """Patient LPS x [mm] that one step along (slice, row, column) adds: its left component."""
+        across: Floats = self.directions[:, 0] * np.array(self.spacing)
+        return across
 
     @property
     def voxel_ml(self) -> float:
@@ -85,7 +91,7 @@ def work_image(hu: NDArray[Any], geometry: StackGeometry, target_mm: float) -> W
     return WorkImage(
         hu=np.maximum(values, FLOOR_HU, dtype=np.float32),
         spacing=(spacing[0], spacing[1], spacing[2]),
-        left=axes[:, 0] * np.array(spacing),
+        directions=axes,
         centers=(centers[0], centers[1], centers[2]),
         fine_shape=geometry.shape,
     )

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.engine import load_network
 from models.organs import Network, segment
-from models.pack import Manifest, Output
-from pipelines.api import InputRejected
+from models.pack import PACKS, Manifest, Output, Pack, PackRefused, load_pack
+from pipelines.api import InputRejected, ModelUnavailable
 from pipelines.autocontour.grid import FLOOR_HU, Mask, Values
 from pipelines.geometry.stack import Floats
 
@@ -24,6 +25,30 @@ CANONICAL: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """LPS directions of (slice, row, column) in the training data: head, posterior, left."""
 TENTH: Final = 0.1
 """Parts of an elongated organ below this share of its largest part are crumbs."""
+
+
+def installed(name: str) -> tuple[Pack, Network]:
+    """Return a pack that comes with the node, checked, and its network.
+
+    Raises
+    ------
+    ModelUnavailable
+        Where the pack is missing, changed, or does not run here.
+    """
+    try:
+        pack = load_pack(PACKS / name)
+        return pack, load_network(pack)
+    except PackRefused as error:
+        raise ModelUnavailable(str(error)) from error
+
+
+def implausible(fields: dict[str, Values], voxel_ml: float, manifest: Manifest) -> tuple[str, ...]:
+    """Return the organs that are missing or larger or smaller than 95 % of the training data."""
+    volumes = {o.name: 0.0 for o in manifest.outputs}
+    volumes |= {n: float(np.count_nonzero(f > 0.5)) * voxel_ml for n, f in fields.items()}  # noqa: PLR2004 (the surface)
+    return tuple(
+        o.name for o in manifest.outputs if not o.volume_ml[0] <= volumes[o.name] <= o.volume_ml[1]
+    )
 
 
 @dataclass(frozen=True, slots=True)

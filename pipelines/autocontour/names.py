@@ -21,6 +21,13 @@ class Organ(StrEnum):
     LUNGS = "Lungs"
     BONES = "Bones"
     SPINAL_CANAL = "SpinalCanal"
+    BRAINSTEM = "Brainstem"
+    SPINAL_CORD = "SpinalCord"
+    PAROTID_L = "Parotid_L"
+    PAROTID_R = "Parotid_R"
+    BONE_MANDIBLE = "Bone_Mandible"
+    LARYNX = "Larynx"
+    ESOPHAGUS = "Esophagus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +91,75 @@ TABLE: Final = MappingProxyType(
             code=ConceptCode(value="61853006", scheme="SCT", meaning="Vertebral canal"),
             volume_ml=(5, 300),
         ),
+        Organ.BRAINSTEM: Entry(
+            number=11,
+            interpreted_type="ORGAN",
+            color=(170, 120, 60),
+            code=ConceptCode(value="15926001", scheme="SCT", meaning="Brainstem"),
+            volume_ml=(4, 60),
+            whole_organ=True,
+        ),
+        Organ.SPINAL_CORD: Entry(
+            number=12,
+            interpreted_type="ORGAN",
+            color=(255, 200, 0),
+            code=ConceptCode(value="2748008", scheme="SCT", meaning="Spinal cord"),
+            volume_ml=(4, 120),
+        ),
+        Organ.PAROTID_L: Entry(
+            number=13,
+            interpreted_type="ORGAN",
+            color=(0, 160, 255),
+            code=ConceptCode(value="45289007", scheme="SCT", meaning="Parotid gland"),
+            volume_ml=(4, 90),
+            whole_organ=True,
+        ),
+        Organ.PAROTID_R: Entry(
+            number=14,
+            interpreted_type="ORGAN",
+            color=(0, 110, 200),
+            code=ConceptCode(value="45289007", scheme="SCT", meaning="Parotid gland"),
+            volume_ml=(4, 90),
+            whole_organ=True,
+        ),
+        Organ.BONE_MANDIBLE: Entry(
+            number=15,
+            interpreted_type="ORGAN",
+            color=(230, 230, 180),
+            code=ConceptCode(value="91609006", scheme="SCT", meaning="Mandible"),
+            volume_ml=(10, 180),
+            whole_organ=True,
+        ),
+        Organ.LARYNX: Entry(
+            number=16,
+            interpreted_type="ORGAN",
+            color=(255, 110, 180),
+            code=ConceptCode(value="4596009", scheme="SCT", meaning="Larynx"),
+            volume_ml=(1, 90),
+            whole_organ=True,
+        ),
+        Organ.ESOPHAGUS: Entry(
+            number=17,
+            interpreted_type="ORGAN",
+            color=(200, 80, 40),
+            code=ConceptCode(value="32849002", scheme="SCT", meaning="Esophagus"),
+            volume_ml=(1, 90),
+        ),
     }
 )
 """Numbers and colors never change between versions: planners recognize structures by them."""
+LEARNED: Final = frozenset(
+    {
+        Organ.BRAINSTEM,
+        Organ.SPINAL_CORD,
+        Organ.PAROTID_L,
+        Organ.PAROTID_R,
+        Organ.BONE_MANDIBLE,
+        Organ.LARYNX,
+        Organ.ESOPHAGUS,
+    }
+)
+"""Structures that only a model pack finds."""
 
 
 def written_name(organ: Organ, *, cut: bool) -> str:

@@ -1,7 +1,8 @@
 """CT in, RT Structure Set out: find, check, write, read back, report.
 
-Classical methods without weights; each structure stands for itself, so one that is not found or
-not plausible is left out with its reason and the others are delivered.
+Classical methods without weights, and the organs of a model pack where the route names one. Each
+structure stands for itself, so one that is not found or not plausible is left out with its reason
+and the others are delivered.
 """
 
 import dataclasses
@@ -13,15 +14,18 @@ from typing import Final
 
 import numpy as np
 
+from models.organs import Network
+from models.pack import Manifest
 from pipelines.api import Finding, InputRejected, Json, Outcome, Request, Role, Severity
 from pipelines.autocontour.body import body_surface, find_body
 from pipelines.autocontour.bones import find_bones, find_hard
 from pipelines.autocontour.canal import canal_surface, find_canal
 from pipelines.autocontour.checks import Verdict, check, check_pair
 from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
+from pipelines.autocontour.learned import find_organs, implausible, installed
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.morphology import bounding_box
-from pipelines.autocontour.names import TABLE, Organ, written_name
+from pipelines.autocontour.names import LEARNED, TABLE, Organ, written_name
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.dicom.read import text
 from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
@@ -50,6 +54,8 @@ class Found:
 
     image: WorkImage
     """The work image around the body."""
+    body: Mask
+    """Shape of `image`."""
     surfaces: dict[Organ, Values]
     """Shape of `image`; the surface is at 0.5."""
     findings: tuple[Finding, ...]
@@ -62,6 +68,8 @@ def run(request: Request) -> Outcome:
     ------
     InputRejected
         Where the input is no CT volume that can be contoured, or shows no body.
+    ModelUnavailable
+        Where the model pack is missing, changed, or does not run here.
     OutputInvalid
         Where the file that was written does not mean what was found.
     """
@@ -70,6 +78,13 @@ def run(request: Request) -> Outcome:
     _gate(volume)
     image = work_image(volume.hu, volume.geometry, settings.work_grid_mm)
     found = find_all(image, [Organ(name) for name in settings.structures])
+    provenance = request.provenance
+    if settings.model_pack != "none":
+        pack, network = installed(settings.model_pack)
+        found = with_learned(found, pack.manifest, network)
+        provenance = dataclasses.replace(
+            provenance, model=f"classical + {pack.label}", model_sha256=pack.sha256
+        )
     structures, verdicts = _checked(found, _seen(volume, found.image))
     if not structures:
         raise InputRejected("no structure was found in the image: " + _reasons(found, verdicts))
@@ -78,13 +93,13 @@ def run(request: Request) -> Outcome:
         structures,
         volume.headers,
         volume.geometry,
-        request.provenance,
+        provenance,
         path,
         WriterProfile(
             holes=settings.holes,
             max_points=settings.max_points,
             label=settings.label,
-            series_description=f"AUTO classical {request.provenance.version} UNAPPROVED",
+            series_description=f"AUTO {provenance.model} UNAPPROVED",
         ),
     )
     kept = [s for s in structures if s.name in written.contours]
@@ -121,8 +136,35 @@ def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
         _find_skeleton(image, body, surfaces, findings)
     return Found(
         image=image,
+        body=body,
         surfaces={organ: surfaces[organ] for organ in TABLE if organ in wanted & surfaces.keys()},
         findings=tuple(f for f in findings if f.roi in wanted),
+    )
+
+
+def with_learned(found: Found, manifest: Manifest, network: Network) -> Found:
+    """Add the organs that a network finds, unless they say that the image is of another region."""
+    image = found.image
+    fields = find_organs(image.hu, found.body, image.spacing, image.directions, network, manifest)
+    odd = implausible(fields, image.voxel_ml, manifest)
+    if 2 * len(odd) >= len(manifest.outputs):
+        finding = Finding(
+            code="model-not-for-this-image",
+            severity=Severity.WARN,
+            message=f"the organs of {manifest.id} were left out: {len(odd)} of "
+            f"{len(manifest.outputs)} are missing or of no plausible size, so this is hardly a "
+            f"{manifest.body_region} scan",
+            value=float(len(odd)),
+        )
+        return dataclasses.replace(found, findings=(*found.findings, finding))
+    missing = [
+        _missing(Organ(o.name), "the network did not find it")
+        for o in manifest.outputs
+        if o.name not in fields
+    ]
+    learned = {Organ(name): field for name, field in fields.items()}
+    return dataclasses.replace(
+        found, surfaces=found.surfaces | learned, findings=(*found.findings, *missing)
     )
 
 
@@ -208,11 +250,15 @@ def _checked(found: Found, seen: Mask) -> tuple[list[Structure], list[Verdict]]:
                 interpreted_type=entry.interpreted_type,
                 color=entry.color,
                 code=entry.code,
-                description="classical method without a learned model",
+                description=_method(organ),
                 remark=verdict.remark,
             )
         )
     return structures, verdicts
+
+
+def _method(organ: Organ) -> str:
+    return "learned model" if organ in LEARNED else "classical method without a learned model"
 
 
 def _reasons(found: Found, verdicts: Sequence[Verdict]) -> str:
@@ -272,7 +318,7 @@ def _report(folder: Path, volume: CtVolume, found: Found, outcome: Outcome) -> N
             Overlay(name=organ.value, mask=surface >= LEVEL, color=_hex(TABLE[organ].color))
             for organ, surface in found.surfaces.items()
         ],
-        title="autocontour, classical",
+        title="autocontour",
     )
     table = Table(
         head=("structure", "volume [cc]", "contours", "Dice of the file read back"),
@@ -288,7 +334,7 @@ def _report(folder: Path, volume: CtVolume, found: Found, outcome: Outcome) -> N
             Section(title="Structures", findings=outcome.findings, tables=[table]),
             Section(title="Picture", pictures=[Picture(path=picture)]),
         ],
-        lead="RT Structure Set from classical methods, not reviewed by anyone.",
+        lead="RT Structure Set drawn automatically, not reviewed by anyone.",
     )
 
 

@@ -18,6 +18,12 @@ class AutocontourSettings(BaseModel):
         description="Which structures are written, where they are found.",
         examples=[["External", "Lungs"]],
     )
+    model_pack: Literal["none", "headneck-openkbp"] = Field(
+        default="none",
+        description="Learned organs to add: none, or the head-and-neck pack that comes with the "
+        "node (brainstem, cord, parotids, mandible, larynx, esophagus). Read its CARD.md first.",
+        examples=["none"],
+    )
     holes: Literal["keyhole", "nested"] = Field(
         default="keyhole",
         description="How holes are written: joined to their outline by a channel of zero width, "

@@ -22,7 +22,13 @@ from pipelines.dose_radiomics.metrics import (
     target_metrics,
     volume_metrics,
 )
-from pipelines.dose_radiomics.recipe import Biological, Features, region_dvh, region_features
+from pipelines.dose_radiomics.recipe import (
+    Biological,
+    Features,
+    measured,
+    region_dvh,
+    region_features,
+)
 from pipelines.dose_radiomics.regions import Region
 from pipelines.dose_radiomics.rois import Both, ExpressionError, Name, Node, find, names, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
@@ -151,6 +157,7 @@ class Evaluator:
         region = Region(node=node, solids=solids, prescription=self.prescription_gy)
         convert, words = self._conversion(leading)
         try:
+            region = measured(region, self._case.dose, convert)
             found = region_dvh(region, self._case.dose, convert)
         except ExpressionError as error:
             self._find("derived-not-computed", Severity.WARN, label, str(error))
@@ -169,6 +176,9 @@ class Evaluator:
                 for name, rois in operands.items()
             )
             lines.append(f"Expression: {expression}, with {drawn}")
+        for margin, grown in region.grown.items():
+            lines.append(f"Margin {margin.mm:+g} mm: exact Euclidean distance on a lattice of "
+                         f"{grown.lattice.step_mm:g} mm, surface by covered fraction")  # fmt: skip
         if features.reason:
             lines.append(f"Not computed: features; {features.reason}")
         metrics = (*volume_metrics(found), *dose_metrics(found, self._settings))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pipelines.dicom.rtdose import DoseGrid
 from pipelines.dose_radiomics import ivh, morphology, stats, texture
-from pipelines.dose_radiomics.dvh import Conversion, Dvh, dvh
-from pipelines.dose_radiomics.regions import CellField, Region
-from pipelines.dose_radiomics.resample import aligned, trilinear
+from pipelines.dose_radiomics.dvh import Conversion, Dvh, dvh, linear
+from pipelines.dose_radiomics.regions import CellField, Region, with_margins
+from pipelines.dose_radiomics.resample import Axes, aligned, trilinear
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 
 Floats = NDArray[np.float64]
@@ -56,6 +56,22 @@ class Biological:
         if self.kind == "BED":
             return dose * (1 + per_fraction / self.alpha_beta_gy)
         return dose * (per_fraction + self.alpha_beta_gy) / (2 + self.alpha_beta_gy)
+
+
+def measured(region: Region, grid: DoseGrid, convert: Conversion | None) -> Region:
+    """Return a region with its margins measured, on the dose where they depend on it."""
+
+    def dose_at(axes: Axes) -> Floats:
+        dose = trilinear(grid.dose, grid.positions, axes)
+        if convert is not None:
+            dose = convert(dose)
+        for axis, (samples, line) in enumerate(zip(grid.positions, axes, strict=True)):
+            shape = [len(line) if a == axis else 1 for a in range(3)]
+            inside = linear(samples, line).inside.reshape(shape)
+            dose = np.where(inside, dose, np.nan)  # no dose is invented: a band is not met there
+        return dose
+
+    return with_margins(region, dose_at)
 
 
 def region_dvh(region: Region, grid: DoseGrid, convert: Conversion | None) -> Dvh | None:

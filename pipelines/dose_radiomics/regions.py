@@ -1,7 +1,7 @@
 """Regions of interest as fields of covered fractions, on fine cells and on voxels."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,15 +9,21 @@ from numpy.typing import NDArray
 
 from pipelines.dose_radiomics.contours import Slab, Solid
 from pipelines.dose_radiomics.dvh import Window
+from pipelines.dose_radiomics.margins import Grown, depth, lattice
+from pipelines.dose_radiomics.resample import Axes
 from pipelines.dose_radiomics.rois import (
     Band,
     Both,
     Either,
+    Leaf,
+    Margin,
     Name,
     Node,
     Not,
     fractions,
+    leaves,
     possible,
+    reach_mm,
     uses_dose,
 )
 from pipelines.geometry.polygons import coverage
@@ -40,6 +46,8 @@ class Region:
     """Several ROIs behind one name are united."""
     prescription: float | None = None
     """[Gy], for dose bands in percent."""
+    grown: Mapping[Margin, Grown] = field(default_factory=dict)
+    """The margins of the expression, see `with_margins`; a margin inside another is not named."""
     cell: float | None = None
     """In-plane cell size for the DVH [mm]; by volume if not given."""
 
@@ -73,7 +81,7 @@ class Region:
             shape=(int(rows), int(columns)),
         )
 
-    def on_voxels(self, centers: tuple[Floats, Floats, Floats], dose: Floats) -> Floats:
+    def on_voxels(self, centers: Axes, dose: Floats) -> Floats:
         """Return the covered fraction of voxels.
 
         Parameters
@@ -87,10 +95,40 @@ class Region:
         ndarray, shape (planes, rows, columns), float64 in [0, 1]
         """
         fields = {
-            name: _voxels([slab for solid in solids for slab in solid.slabs], centers)
-            for name, solids in self.solids.items()
+            leaf: self._slab_voxels(leaf, centers)
+            if isinstance(leaf, Name)
+            else self.grown[leaf].at(centers)
+            for leaf in leaves(self.node)
         }
         return fractions(self.node, fields.__getitem__, dose, self.prescription)
+
+    def slabs(self, name: Name) -> list[Slab]:
+        """Return the slabs of all ROIs behind a name."""
+        return [slab for solid in self.solids[name] for slab in solid.slabs]
+
+    def _slab_voxels(self, name: Name, centers: Axes) -> Floats:
+        return _voxels(self.slabs(name), centers)
+
+    def grow(self, margin: Margin, dose_at: Callable[[Axes], Floats]) -> Grown:
+        """Return a margin of this region on a lattice of its own."""
+        inner = self._box(margin.inner)
+        if inner is None:
+            raise ValueError("a margin needs a region with bounds")
+        beyond = reach_mm(margin)
+        points = lattice(inner[0] - beyond, inner[1] + beyond)
+        dose = dose_at(points.axes) if uses_dose(margin) else np.zeros(0)
+
+        def covered(leaf: Leaf) -> Floats:
+            if isinstance(leaf, Name):
+                return self._slab_voxels(leaf, points.axes)
+            return grown(leaf).fractions
+
+        def grown(margin: Margin) -> Grown:
+            field = fractions(margin.inner, covered, dose, self.prescription)
+            below = depth(field, (points.step_mm,) * 3, margin.mm)
+            return Grown(lattice=points, depth_mm=below)
+
+        return grown(margin)
 
     def _prism_cc(self, node: Node) -> float:
         match node:
@@ -98,6 +136,8 @@ class Region:
                 return sum(solid.prism_cc for solid in self.solids[node])
             case Either(left, right):
                 return self._prism_cc(left) + self._prism_cc(right)
+            case Margin(inner, mm):
+                return _ball_cc(self._prism_cc(inner), mm)
             case Both(left, right):
                 return min(self._prism_cc(left), self._prism_cc(right))
             case Band() | Not():
@@ -118,8 +158,25 @@ class Region:
                     return one or other
                 low = np.maximum(one[0], other[0])
                 return low, np.maximum(np.minimum(one[1], other[1]), low)
+            case Margin(inner, mm):
+                box = self._box(inner)
+                return None if box is None else (box[0] - mm, np.maximum(box[1] + mm, box[0] - mm))
             case Band() | Not():
                 return None
+
+
+def with_margins(region: Region, dose_at: Callable[[Axes], Floats]) -> Region:
+    """Return `region` with its margins measured.
+
+    Parameters
+    ----------
+    region : Region
+    dose_at : callable
+        Dose [Gy] on a grid of positions, NaN outside the dose grid; asked where a region inside
+        a margin depends on the dose.
+    """
+    margins = [leaf for leaf in leaves(region.node) if isinstance(leaf, Margin)]
+    return replace(region, grown={margin: region.grow(margin, dose_at) for margin in margins})
 
 
 class CellField:
@@ -128,19 +185,15 @@ class CellField:
     def __init__(self, region: Region) -> None:
         self._region = region
         self._dose_matters = uses_dose(region.node)
-        self._slabs = {
-            name: [slab for solid in solids for slab in solid.slabs]
-            for name, solids in region.solids.items()
-        }
-        self._window: Window | None = None
-        self._leaves: dict[Name, Floats] = {}
+        found = leaves(region.node)
+        self._slabs = {name: region.slabs(name) for name in found if isinstance(name, Name)}
+        self._leaves: dict[Leaf, Floats] = {}
 
     def intervals(self) -> Iterator[tuple[float, float]]:
         """Yield the stretches of the plane axis in which no operand changes, ascending [mm]."""
         low, high = self._region.box
-        edges = np.unique(
-            [e for slabs in self._slabs.values() for s in slabs for e in (s.low, s.high)]
-        )
+        drawn = [e for slabs in self._slabs.values() for s in slabs for e in (s.low, s.high)]
+        edges = np.unique(np.concatenate([drawn, *(g.edges for g in self._region.grown.values())]))
         for start, stop in pairwise(edges):
             middle = (start + stop) / 2
             if stop - start > _EDGE_MM and low[0] < middle < high[0]:
@@ -151,6 +204,9 @@ class CellField:
         self._leaves = {
             name: _slice(slabs, height, window).ravel() for name, slabs in self._slabs.items()
         }
+        rows, columns = window.centers
+        place = (np.array([height]), rows, columns)
+        self._leaves |= {m: grown.at(place).ravel() for m, grown in self._region.grown.items()}
         most = possible(self._region.node, self._leaves.__getitem__)[1]
         return np.broadcast_to(most, window.shape[0] * window.shape[1]).reshape(window.shape)
 
@@ -178,7 +234,7 @@ def _indices(slab: Slab, window: Window) -> list[Floats]:
     return [(loop - low) / window.size_mm - 0.5 for loop in slab.loops]
 
 
-def _voxels(slabs: Sequence[Slab], centers: tuple[Floats, Floats, Floats]) -> Floats:
+def _voxels(slabs: Sequence[Slab], centers: Axes) -> Floats:
     """Return the covered fraction of voxels, shape (planes, rows, columns)."""
     planes, rows, columns = centers
     height, size = planes[1] - planes[0], float(rows[1] - rows[0])
@@ -199,6 +255,15 @@ def _voxels(slabs: Sequence[Slab], centers: tuple[Floats, Floats, Floats]) -> Fl
         )
         covered[touched] += share[touched, None, None] * area
     return np.minimum(covered, 1.0)
+
+
+def _ball_cc(volume_cc: float, mm: float) -> float:
+    """Return the volume of a ball of `volume_cc` with a margin: the order of any region's."""
+    if not np.isfinite(volume_cc):
+        return volume_cc
+    unit = 4 * np.pi / 3000  # cc of a ball with a radius of 1 mm
+    radius = max(float(np.cbrt(volume_cc / unit)) + mm, 0.0)
+    return radius**3 * unit
 
 
 def _hull(boxes: Sequence[Box]) -> Box:

@@ -1,16 +1,19 @@
-"""Regions as small expressions over ROIs and dose: ``Lungs - GTV``, ``Lungs & D>=20Gy``.
+"""Regions as small expressions over ROIs and dose: ``Lungs - GTV``, ``(PTV + 20mm) - PTV``.
 
 Grammar, loosest first; parentheses group::
 
     region := part (('|' | '-') part)*         union, subtraction
     part   := item ('&' item)*                 intersection
-    item   := 'not' item | '(' region ')' | name | band
+    item   := 'not' item | base (('+' | '-') number 'mm')*      margins, outwards and inwards
+    base   := '(' region ')' | name | band
     name   := Lung_L | Lung-Left | 'any text' | "any text" | /regular expression/i
     band   := D>=20Gy | D<50% | 5Gy<=D<20Gy    % of the prescription
 
-A subtraction needs spaces about its minus, because ROI names may hold one. The algebra works on
+The minus of a subtraction needs spaces about it and a margin a space before its sign, because ROI
+names may hold both. The algebra works on
 covered fractions f: A|B is the maximum, A&B the minimum, A-B is min(f_A, 1 - f_B), a band is 0 or
-1; with a threshold of 0.5 afterwards that equals Boolean algebra on the single masks.
+1; with a threshold of 0.5 afterwards that equals Boolean algebra on the single masks. A margin is
+every place within a Euclidean distance of the region, or deeper in it than that.
 """
 
 import re
@@ -93,7 +96,19 @@ class Not:
     inner: "Node"
 
 
-Node: TypeAlias = Name | Band | Either | Both | Not
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """A region grown (mm > 0) or shrunk (mm < 0) by a distance in all directions."""
+
+    inner: "Node"
+    mm: float
+
+
+Node: TypeAlias = Name | Band | Either | Both | Not | Margin
+Leaf: TypeAlias = Name | Margin
+"""What has covered fractions of its own, whatever stands beside it."""
+
+MAX_MARGIN_MM: Final = 100.0
 
 _TOKEN: Final = re.compile(
     r"""\s*(?:
@@ -101,7 +116,8 @@ _TOKEN: Final = re.compile(
         D(?:\s*(?P<op><=|>=|<|>)\s*(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>Gy|%))?(?![\w.~^-]))
       | /(?P<regex>(?:[^/\\]|\\.)+)/i
       | '(?P<single>[^']+)' | "(?P<double>[^"]+)"
-      | (?P<mark>[()|&] | -(?=\s))
+      | (?P<margin>(?P<sign>[+-])\s*(?P<mm>\d+(?:\.\d+)?)\s*mm(?!\w))
+      | (?P<mark>[()|&+] | -(?=\s))
       | (?P<bare>[^\W\d_][\w.~^+]*(?:-[\w.~^+]+)*)
     )""",
     re.VERBOSE,
@@ -149,23 +165,38 @@ class _Parser:
 
     def _item(self) -> Node:
         token = _TOKEN.match(self.text, self.at)
-        if token is None:
-            self._fail("expected an ROI name, a dose band or (")
-        if token["mark"] == "(":
+        if token is not None and token["bare"] == "not":
             self.at = token.end()
+            return Not(self._item())
+        node = self._base(token)
+        while (token := _TOKEN.match(self.text, self.at)) is not None and token["margin"]:
+            node = self._margin(node, token)
+        if token is not None and token["mark"] == "+":
+            self._fail("a + needs a distance such as + 5mm; a union is written |")
+        return node
+
+    def _margin(self, inner: Node, token: re.Match[str]) -> Margin:
+        mm = float(token["mm"])
+        if not 0 < mm <= MAX_MARGIN_MM:
+            self._fail(f"a margin lies between 0 and {MAX_MARGIN_MM:g} mm")
+        if not bounded(inner):
+            self._fail("a margin needs a region with bounds: name an ROI that limits it")
+        self.at = token.end()
+        return Margin(inner, mm if token["sign"] == "+" else -mm)
+
+    def _base(self, token: re.Match[str] | None) -> Node:
+        if token is None or token["margin"] or (token["mark"] and token["mark"] != "("):
+            self._fail("expected an ROI name, a dose band or (")
+        self.at = token.end()
+        if token["mark"]:
             node = self._region()
             if not self._mark(")"):
                 self._fail("a ( is not closed")
             return node
-        if token["mark"]:
-            self._fail("expected an ROI name, a dose band or (")
-        self.at = token.end()
         if token["band"]:
             return self._band(token)
         if token["regex"]:
             return self._pattern(token["regex"])
-        if token["bare"] == "not":
-            return Not(self._item())
         return Name(token["single"] or token["double"] or token["bare"])
 
     def _pattern(self, pattern: str) -> Name:
@@ -213,6 +244,8 @@ def bounded(node: Node) -> bool:
             return bounded(left) or bounded(right)
         case Either(left, right):
             return bounded(left) and bounded(right)
+        case Margin(inner):
+            return bounded(inner)
         case _:
             return False
 
@@ -224,10 +257,36 @@ def names(node: Node) -> tuple[Name, ...]:
             return (node,)
         case Both(left, right) | Either(left, right):
             return names(left) + names(right)
-        case Not(inner):
+        case Not(inner) | Margin(inner):
             return names(inner)
         case _:
             return ()
+
+
+def leaves(node: Node) -> tuple[Leaf, ...]:
+    """Return the names and margins of an expression, each once; not what is inside a margin."""
+    match node:
+        case Name() | Margin():
+            return (node,)
+        case Both(left, right) | Either(left, right):
+            return tuple(dict.fromkeys(leaves(left) + leaves(right)))
+        case Not(inner):
+            return leaves(inner)
+        case _:
+            return ()
+
+
+def reach_mm(node: Node) -> float:
+    """Return how far beyond its names a region, or a step on the way to it, may reach [mm]."""
+    match node:
+        case Margin(inner, mm):
+            return reach_mm(inner) + max(mm, 0.0)
+        case Both(left, right) | Either(left, right):
+            return max(reach_mm(left), reach_mm(right))
+        case Not(inner):
+            return reach_mm(inner)
+        case _:
+            return 0.0
 
 
 def uses_dose(node: Node) -> bool:
@@ -237,14 +296,14 @@ def uses_dose(node: Node) -> bool:
             return True
         case Both(left, right) | Either(left, right):
             return uses_dose(left) or uses_dose(right)
-        case Not(inner):
+        case Not(inner) | Margin(inner):
             return uses_dose(inner)
         case _:
             return False
 
 
 def fractions(
-    node: Node, leaf: Callable[[Name], Floats], dose: Floats, prescription: float | None
+    node: Node, leaf: Callable[[Leaf], Floats], dose: Floats, prescription: float | None
 ) -> Floats:
     """Return the covered fraction of every cell.
 
@@ -252,13 +311,13 @@ def fractions(
     ----------
     node : Node
     leaf : callable
-        Covered fraction of a named operand, any shape.
+        Covered fraction of a named operand or of a margin, any shape.
     dose : ndarray, same shape [Gy]
     prescription : float or None
         [Gy], for limits in percent.
     """
     match node:
-        case Name():
+        case Name() | Margin():
             return leaf(node)
         case Band(low, high):
             inside = np.ones(dose.shape, dtype=bool)
@@ -279,10 +338,10 @@ def fractions(
             return 1.0 - fractions(inner, leaf, dose, prescription)
 
 
-def possible(node: Node, leaf: Callable[[Name], Floats]) -> tuple[Floats | float, Floats | float]:
+def possible(node: Node, leaf: Callable[[Leaf], Floats]) -> tuple[Floats | float, Floats | float]:
     """Return the smallest and the largest covered fraction that any dose could leave."""
     match node:
-        case Name():
+        case Name() | Margin():
             covered = leaf(node)
             return covered, covered
         case Band():

@@ -107,6 +107,17 @@ def test_every_statement_of_a_whole_case_compiles_for_postgresql(tmp_path, monke
     def compile_it(_connection, statement, _many, _parameters, _options):
         seen.add(str(statement.compile(dialect=postgresql.dialect())))
 
+    run = dialect.Prepared.all
+
+    def compile_prepared(self, connection, values):
+        other = dialect._compile(self._build("postgresql"), postgresql.dialect(), list(values))
+        assert set(other.names) >= set(values)
+        assert not other.positional
+        seen.add(other.sql)
+        return run(self, connection, values)
+
+    monkeypatch.setattr(dialect.Prepared, "all", compile_prepared)
+
     with store(tmp_path) as opened:
         for engine in (opened._database._writer, opened._database._reader):
             event.listen(engine, "before_execute", compile_it)
@@ -161,7 +172,7 @@ def test_inserts_with_on_conflict_are_those_of_the_database_in_use(name):
     kinds = {"sqlite": sqlite.Insert, "postgresql": postgresql.Insert}
 
     assert isinstance(dialect.insert(connection, schema.blob), kinds[name])
-    assert isinstance(dialect._insert_once(name, schema.blob, ("sha256",)), kinds[name])
+    assert isinstance(dialect._insert_once(schema.blob, ("sha256",))._build(name), kinds[name])
 
 
 @pytest.mark.parametrize(

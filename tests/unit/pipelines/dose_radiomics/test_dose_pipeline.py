@@ -284,6 +284,22 @@ def test_derived_regions_are_reported_or_told(files):
     assert codes(outcome, "'PTV' & D>=1000Gy") == {"roi-empty"}
 
 
+def test_margins_and_rings_are_reported_with_their_lattice(files):
+    job = files.request(derived=("(PTV + 5mm) - PTV", "PTV - 30mm", "PTV + 5"))
+
+    outcome = run(job)
+
+    ring = outcome.figures["rois"]["(PTV + 5mm) - PTV"]
+    wider = np.pi * (100 * 20 + 400 * 5 + (20 + 10 * np.pi) * 25) + 4 / 3 * np.pi * 125
+    wider += np.pi * 200 * 5  # the two ends
+    assert ring["volume_cc"] == pytest.approx(wider / 1000 - 2 * np.pi, rel=0.03)
+    assert codes(outcome, "PTV - 30mm") == {"roi-empty"}
+    assert codes(outcome, "PTV + 5") == {"expression-invalid"}
+    stored = json.loads((job.output / "report" / "report.json").read_text())
+    (told,) = [r for r in stored["regions"] if r["name"] == "(PTV + 5mm) - PTV"]
+    assert any("Margin +5 mm: exact Euclidean distance" in line for line in told["parameters"])
+
+
 def test_an_unmatched_preset_is_a_note_not_a_warning(files):
     files.rs = structure_set(rois()[:1])
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from models.phantom import thorax
-from pipelines.synthetic_ct.qa import Case, Limits, Verdict, examine, modes, overall
+from pipelines.synthetic_ct.qa import Case, Limits, Verdict, examine, modes, noise, overall
 
 PATIENT = thorax((10, 96, 96), (5.0, 4.0, 4.0), 1, couch=False)
 BODY = PATIENT.labels["External"]
@@ -64,6 +64,13 @@ def test_two_tissues_are_two_modes_and_a_blurred_one_is_not() -> None:
     assert sharp.muscle == pytest.approx(45, abs=10)
     assert sharp.valley < 0.6
     assert modes(noisy.astype(np.float32), BODY).valley > 0.9
+
+
+def test_noise_is_measured_and_anatomy_is_not() -> None:
+    """White noise of known SD on top of the phantom's own 12 HU."""
+    added = np.random.default_rng(2).normal(0, 50, PATIENT.hu.shape).astype(np.float32)
+
+    assert noise(PATIENT.hu + added, BODY) == pytest.approx(np.hypot(50, 12), rel=0.15)
 
 
 @pytest.mark.parametrize(

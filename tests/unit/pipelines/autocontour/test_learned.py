@@ -1,0 +1,101 @@
+"""Organs of a network land where they are in the patient, whatever way the image lies."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from models.pack import Manifest
+from models.window import WIDE_HU
+from pipelines.api import InputRejected
+from pipelines.autocontour.learned import find_organs, implausible, turn_of
+
+HEAD, BACK, LEFT = np.eye(3)[2], np.eye(3)[1], np.eye(3)[0]
+
+
+def manifest(**volume: tuple[float, float]) -> Manifest:
+    outputs = [
+        {"index": n, "name": name, "volume_ml": limits}
+        for n, (name, limits) in enumerate(volume.items(), start=1)
+    ]
+    return Manifest.model_validate(
+        {
+            "schema_version": 1, "id": "test", "version": "1", "title": "t", "kind": "contour",
+            "body_region": "head", "slices": 7, "spacing_mm": (1.5, 3.3), "outputs": outputs,
+            "weights_licence": "x", "data": [], "intended_use": "", "contraindications": "",
+            "metrics": {}, "training": {}, "files": [],
+        }
+    )  # fmt: skip
+
+
+def head_and_left_are_different(batch: np.ndarray) -> np.ndarray:
+    """Class 1 where it is bright in the canonical left half, class 2 in the right half."""
+    low, high = WIDE_HU
+    score = (((batch[:, -1] + 1) / 2 * (high - low) + low) - 400.0) / 20.0
+    left = np.arange(score.shape[-1]) > (score.shape[-1] - 1) / 2
+    nothing = np.full_like(score, -50.0)
+    return np.stack(
+        [np.zeros_like(score), np.where(left, score, nothing), np.where(left, nothing, score)],
+        axis=1,
+    ).astype(np.float32)
+
+
+ORIENTATIONS = [
+    pytest.param(order, signs, id=f"{order}{signs}")
+    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+@pytest.mark.parametrize(("order", "signs"), ORIENTATIONS)
+def test_left_stays_left_in_every_orientation(order, signs):
+    """The same patient, stored along any axes in any direction."""
+    shape, spacing = (24, 60, 60), (2.5, 3.0, 3.5)
+    canonical = np.full(shape, -1024.0, np.float32)
+    canonical[:, 8:52, 8:52] = 0.0
+    canonical[8:14, 20:28, 38:46] = 1000.0  # at the patient's left
+    canonical[14:20, 34:42, 14:20] = 1000.0  # at the patient's right
+    axes = np.array([HEAD, BACK, LEFT])
+    stored = np.transpose(canonical, order)[tuple(slice(None, None, s) for s in signs)]
+    directions = axes[list(order)] * np.array(signs)[:, None]
+    steps = tuple(spacing[a] for a in order)
+
+    found = find_organs(
+        np.ascontiguousarray(stored), stored > -500, steps, directions,
+        head_and_left_are_different, manifest(Parotid_L=(0, 99), Parotid_R=(0, 99)),
+    )  # fmt: skip
+
+    for name, sign in (("Parotid_L", 1), ("Parotid_R", -1)):
+        mask = found[name] > 0.5
+        bright = stored > 500
+        assert (mask & bright).sum() > 0.8 * mask.sum()
+        where = np.argwhere(mask).mean(axis=0) - (np.array(stored.shape) - 1) / 2
+        x = float(where * np.array(steps) @ directions[:, 0])  # patient left, mm
+        assert x * sign > 15
+
+
+def test_an_oblique_series_is_refused():
+    angle = np.radians(30)
+    tilted = np.array(
+        [
+            np.cos(angle) * HEAD + np.sin(angle) * BACK,
+            np.cos(angle) * BACK - np.sin(angle) * HEAD,
+            LEFT,
+        ]
+    )
+
+    with pytest.raises(InputRejected, match="tilted by more than 20 degrees"):
+        turn_of(tilted)
+
+
+def test_missing_and_odd_sized_organs_are_named():
+    field = np.zeros((10, 10, 10), np.float32)
+    field[:5, :4, :5] = 1.0  # 100 voxels of 0.1 ml
+
+    odd = implausible(
+        {"Larynx": field, "Brainstem": field},
+        0.1,
+        manifest(Larynx=(5, 20), Brainstem=(20, 40), Parotid_L=(5, 50)),
+    )
+
+    assert odd == ("Brainstem", "Parotid_L")
