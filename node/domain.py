@@ -187,8 +187,13 @@ class Job:
 
     def log_context(self) -> dict[str, str | int]:
         """Return the fields that every log line about this job carries."""
-        return {"job": self.id, "assoc": self.correlation, "pipeline": self.pipeline,
-                "route": self.route, "attempt": self.attempt}
+        return {
+            "job": self.id,
+            "assoc": self.correlation,
+            "pipeline": self.pipeline,
+            "route": self.route,
+            "attempt": self.attempt,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

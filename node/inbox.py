@@ -188,19 +188,28 @@ class Inbox:
         try:
             accepted = self._door.accept_file(path, batch.source)
         except NodeError as error:
-            batch.refused += 1
             event(_log, "file_refused", level=logging.WARNING, assoc=batch.source.association_id,
                   bytes=version.size, reason=str(error), hint=error.advice)  # fmt: skip
-            if error.transient:
-                later = self._clock.monotonic() + _RETRY_S - self._folder.settle_s
-                self._settling[path] = (version, later)
-            else:
-                self._done[path] = version  # it stays where it is
+            self._leave(batch, path, version, again=error.transient)
+            return
+        except Exception as error:  # noqa: BLE001 - one file must not end the watch over all others
+            event(_log, "file_not_taken", level=logging.ERROR, error=error,
+                  assoc=batch.source.association_id, bytes=version.size)  # fmt: skip
+            self._leave(batch, path, version, again=False)
             return
         batch.received += 1
         event(_log, "file_taken", level=logging.DEBUG, assoc=batch.source.association_id,
               sop=accepted.sop_instance_uid, kept=accepted.kept.value)  # fmt: skip
         self._put_away(path, version)
+
+    def _leave(self, batch: _Batch, path: Path, version: _Version, *, again: bool) -> None:
+        """Leave a file that was not taken where it is; try it once more later if that may help."""
+        batch.refused += 1
+        if again:
+            later = self._clock.monotonic() + _RETRY_S - self._folder.settle_s
+            self._settling[path] = (version, later)
+        else:
+            self._done[path] = version
 
     def _put_away(self, path: Path, version: _Version) -> None:
         """Keep, delete or move a file that is durable in the node."""

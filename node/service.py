@@ -152,6 +152,7 @@ class Node:
                 on_change=self._news.tell,
             )
         )
+        self._alive["committer"] = store.alive
         self._begin(stack, "news", self._news, self._news.alive)
         ledger = store.ledger
         recovered = store.recovered

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.config.match import DEFAULT_CBCT
+from node.config.match import DEFAULT_CBCT, Kind
 from node.domain import AETitle, Header, Instance, Reference, Source, Uid
-from node.routing.facts import Arrival, Candidate, Kind, Origin
+from node.routing.facts import Arrival, Candidate, Origin
 from node.routing.recognize import is_ours, recognize, without_scouts
 
 SOP_CLASSES = {

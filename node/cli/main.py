@@ -14,6 +14,7 @@ import click
 
 from node.cli.check import check
 from node.cli.common import Commands
+from node.cli.dose import dose_stability
 from node.cli.jobs import cancel, jobs, retry
 from node.cli.network import echo, send
 from node.cli.run import process, serve
@@ -69,5 +70,5 @@ def _installed(distribution: str) -> str:
         return "(not installed as a package)"
 
 
-for command in (serve, check, status, jobs, retry, cancel, process, send, echo):
+for command in (serve, check, status, jobs, retry, cancel, process, dose_stability, send, echo):
     main.add_command(command)

@@ -90,8 +90,13 @@ class Child:
         """Return the process id."""
         return self._process.pid
 
-    def send(self, line: Mapping[str, Json]) -> None:
+    def send(self, line: Mapping[str, Json], timeout_s: float = 30.0) -> None:
         """Hand over a job.
+
+        Parameters
+        ----------
+        timeout_s
+            For the whole line: that of a large job does not fit the pipe.
 
         Raises
         ------
@@ -99,9 +104,15 @@ class Child:
             If nobody reads.
         """
         pipe = cast("IO[bytes]", self._process.stdin)
+        rest = memoryview(json.dumps(line).encode() + b"\n")
+        end = self._clock() + timeout_s
         try:
-            pipe.write(json.dumps(line).encode() + b"\n")
-            pipe.flush()
+            while rest:
+                _, ready, _ = select.select([], [pipe], [], max(0.0, end - self._clock()))
+                if not ready:
+                    raise ChildDied("the worker process does not take the job")
+                # a ready pipe takes this much without blocking (pipe(7))
+                rest = rest[os.write(pipe.fileno(), rest[: select.PIPE_BUF]) :]
         except OSError:
             raise ChildDied(self.farewell()) from None
 

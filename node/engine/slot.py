@@ -127,7 +127,7 @@ class Slot:
         except _Drained:
             self._drop_child()
             shutil.rmtree(output, ignore_errors=True)
-            self._insist(lambda: self._ledger.drain_job(job.id, job.token))
+            self._insist(lambda: self._ledger.drain_job(job.id, job.token), job)
             event(_log, "job_given_back")
             return
         seconds = round(self._clock.monotonic() - started, 2)
@@ -192,7 +192,8 @@ class Slot:
                     figures=checked.figures,
                     report=str(report) if report.is_dir() else "",
                     hold=checked.hold,
-                )
+                ),
+                job,
             )
         except NodeError as error:
             return _Failure(reason=str(error), hint=error.advice, transient=False)
@@ -233,16 +234,20 @@ class Slot:
 
     def _fail(self, job: Job, failure: _Failure, seconds: float) -> None:
         pause = timedelta(seconds=self._options.pause_s(job.attempt))
-        state = self._insist(
-            lambda: self._ledger.fail_job(
-                job.id,
-                job.token,
-                reason=failure.reason,
-                hint=failure.hint,
-                transient=failure.transient,
-                not_before=self._clock.now() + pause,
+        try:
+            state = self._insist(
+                lambda: self._ledger.fail_job(
+                    job.id,
+                    job.token,
+                    reason=failure.reason,
+                    hint=failure.hint,
+                    transient=failure.transient,
+                    not_before=self._clock.now() + pause,
+                ),
+                job,
             )
-        )
+        except _Fenced:
+            state = None
         held = state is JobState.HELD
         event(
             _log,
@@ -254,10 +259,11 @@ class Slot:
             seconds=seconds,
         )
 
-    def _insist(self, write: Callable[[], T]) -> T | None:
+    def _insist(self, write: Callable[[], T], job: Job) -> T | None:
         """Repeat a write that disk or database refuse; None when the node stops meanwhile.
 
-        A claim that is left open then is taken up again at the next start.
+        The claim is kept alive, so that no other slot repeats what is done; one that is left open
+        at a stop is taken up again at the next start.
         """
         while True:
             try:
@@ -269,6 +275,7 @@ class Slot:
             if self._bell.closed:
                 return None
             self._bell.pause(_RETRY_RECORD_S)
+            self._heartbeat(job)
 
     def _warm_child(self) -> Child | None:
         """Return a child that said it is ready; a new one after so many jobs; None: not yet."""

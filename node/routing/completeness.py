@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from node.config.match import Kind
 from node.domain import Instance
-from node.routing.facts import Arrival, Kind
+from node.routing.facts import Arrival
 from pipelines.geometry.stack import TOLD_GAPS, SlicePose, StackReport
 from pipelines.geometry.stack import examine as examine_stack
 

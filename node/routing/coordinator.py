@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 from node.config.model import Config
@@ -34,6 +33,7 @@ _PAUSE_S: Final = 0.1
 _BUSY_S: Final = 0.25
 """Time between looks while something is being received or waits."""
 _IDLE_S: Final = 5.0
+_NOT_JUDGED: Final = "the node could not judge this series; the log has the cause"
 
 
 class Coordinator:
@@ -72,6 +72,7 @@ class Coordinator:
         self._failed: dict[str, tuple[int, int]] = {}
         self._waiting_since: dict[tuple[str, int, str], float] = {}
         self._news: set[str] = set()
+        self._undecided: dict[str, None] = {}
         self._fresh = True
         self._bell = Bell()
         self._thread = threading.Thread(target=self._run, name="coordinator")
@@ -102,12 +103,19 @@ class Coordinator:
         LedgerError
             The database refused; call again, every step may be repeated.
         """
+        try:
+            return self._look()
+        except NodeError:
+            self._fresh = True  # nobody knows which steps are in the ledger: read all of it anew
+            raise
+
+    def _look(self) -> bool:
         receiving = self._ledger.series_in_state(SeriesState.RECEIVING)
         for series in receiving:
             self._guarded(series, self._judge)
         if self._fresh:
             self._take_up()
-        pending = self._ledger.undecided_series()
+        pending = self._pending()
         for series in pending:
             if self._settled(series):
                 self._guarded(series, self._decider.decide)
@@ -140,7 +148,7 @@ class Coordinator:
             self._failed[series.series_instance_uid] = version
             event(_log, "series_not_judged", level=logging.ERROR, error=error,
                   series=series.series_instance_uid)  # fmt: skip
-            reason = "the node could not judge this series; the log has the cause"
+            reason = _NOT_JUDGED
             if series.state is SeriesState.RECEIVING:
                 self._ledger.advance_series(series, SeriesEvent.DEADLINE_PASSED, reason)
             else:
@@ -161,6 +169,7 @@ class Coordinator:
             whole = self._ledger.advance_series(series, SeriesEvent.WHOLE, verdict.sentence)
             if whole is not None:
                 self._examined.pop(uid, None)
+                self._undecided[uid] = None
                 self._news.add(series.patient_key)
                 event(_log, "series_complete", assoc=associations[-1].association_id, series=uid,
                       objects=series.count, revision=series.revision,
@@ -215,9 +224,31 @@ class Coordinator:
 
     def _take_up(self) -> None:
         """After a start: look at everything that the last process may have left half done."""
+        self._undecided.update(
+            (series.series_instance_uid, None) for series in self._ledger.undecided_series()
+        )
         for series in self._ledger.series_in_state(SeriesState.INCOMPLETE):
             if not self._ledger.decisions_of(series.series_instance_uid, series.revision):
                 self._guarded(series, self._decider.decide)
+
+    def _pending(self) -> list[Series]:
+        """Return the COMPLETE series about which nothing is decided, in the order they became so.
+
+        Only this thread declares a series COMPLETE, so after the start it knows them all: asking
+        the ledger at each look would read every series that it ever received.
+        """
+        pending = []
+        for uid in list(self._undecided):
+            series = self._ledger.series(uid)
+            if (
+                series is None
+                or series.state is not SeriesState.COMPLETE
+                or self._ledger.decisions_of(uid, series.revision)
+            ):
+                del self._undecided[uid]
+            else:
+                pending.append(series)
+        return pending
 
     def _settled(self, series: Series) -> bool:
         """Tell whether nothing of the same patient is on its way any more.
@@ -239,19 +270,32 @@ class Coordinator:
             for a in self._ledger.series_associations(other.series_instance_uid)
         )
 
-    def _reconsider_one(self, decision: Decision, _: Series, *, overdue: bool) -> None:
-        self._decider.reconsider(decision, overdue=overdue)
+    def _reconsider_one(self, decision: Decision, series: Series, *, overdue: bool) -> None:
+        """Judge a decision again; a mistake of ours there must not leave it waiting for ever."""
+        try:
+            self._decider.reconsider(decision, overdue=overdue)
+        except NodeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_guarded`
+            event(_log, "decision_not_judged", level=logging.ERROR, error=error,
+                  series=series.series_instance_uid, route=decision.route)  # fmt: skip
+            if decision.state is DecisionState.WAITING:
+                self._ledger.record_decision(
+                    series, route=decision.route, state=DecisionState.NONE, reason=_NOT_JUDGED
+                )
 
     def _reconsider(self) -> bool:
         """Look again at decisions that wait, and at held ones where the patient has news."""
         news, self._news = self._news, set()
-        states = [DecisionState.WAITING]
-        if news or self._fresh:
-            states.append(DecisionState.HELD)
+        decisions = self._ledger.decisions([DecisionState.WAITING])
+        if self._fresh:
+            decisions += self._ledger.decisions([DecisionState.HELD])
+        elif news:
+            decisions += self._ledger.decisions([DecisionState.HELD], patients=news)
         now = self._clock.monotonic()
         waiting = False
         since_before, self._waiting_since = self._waiting_since, {}
-        for decision in self._ledger.decisions(states):
+        for decision in decisions:
             series = self._ledger.series(decision.series_instance_uid)
             if series is None:
                 continue
@@ -267,5 +311,5 @@ class Coordinator:
             if not self._settled(series):
                 self._news.add(series.patient_key)
                 continue
-            self._guarded(series, partial(self._reconsider_one, decision, overdue=overdue))
+            self._reconsider_one(decision, series, overdue=overdue)
         return waiting or bool(self._news)

@@ -9,11 +9,14 @@ import threading
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from node.domain import Accepted, Clock, Kept, Source, Uid
 from node.store.intake import Intake
 
 RELEASED = "RELEASED"
+_MOST: Final = 4096
+"""Series that are remembered: only those that are RECEIVING are ever asked about."""
 
 
 class Door:
@@ -80,7 +83,11 @@ class Door:
             opened = self._open.pop(association_id, None)
             repeated = self._repeated.pop(association_id, set())
             if end == RELEASED and opened is not None:
-                self._resent.update(dict.fromkeys(repeated, opened))
+                for series in repeated:
+                    self._resent.pop(series, None)  # the newest stand at the end
+                    self._resent[series] = opened
+                while len(self._resent) > _MOST:
+                    del self._resent[next(iter(self._resent))]
         self._intake.association_ended(association_id, end=end, received=received, refused=refused)
 
     def _note(self, accepted: Accepted, source: Source) -> None:

@@ -1,34 +1,9 @@
 """What the routing rules look at: facts gathered by others, without any I/O of their own."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from node.config.match import Kind
 from node.domain import AETitle, Instance, Uid
-
-
-class Kind(StrEnum):
-    """What a series is to radiotherapy; finer than Modality, which calls a cone-beam CT a CT.
-
-    The words of `node.config.match.Kind`, plus two that no route can ask for.
-    """
-
-    CT = "CT"
-    CBCT = "CBCT"
-    MR = "MR"
-    PT = "PT"
-    RTSTRUCT = "RTSTRUCT"
-    """A structure set with contours."""
-    POINTS = "POINTS"
-    """A structure set of points only, as a cone-beam console exports it: no planning contours."""
-    RTPLAN = "RTPLAN"
-    RTDOSE = "RTDOSE"
-    RTIMAGE = "RTIMAGE"
-    REG = "REG"
-    SEG = "SEG"
-    SR = "SR"
-    LOCALIZER = "LOCALIZER"
-    """Scouts only: pictures for positioning, not slices of a volume."""
-    OTHER = "OTHER"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from node.config.match import (
     Contains,
     Equals,
     Exists,
+    Kind,
     Match,
     OneOf,
     Operator,
@@ -24,7 +25,7 @@ from node.config.match import (
     Scalar,
 )
 from node.domain import Instance
-from node.routing.facts import Kind, Origin
+from node.routing.facts import Origin
 
 Value: TypeAlias = "str | float | int | list[str] | list[float] | None"
 """What `node.domain.Header.keywords` holds for a keyword."""

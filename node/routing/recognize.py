@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from node.config.match import Rule
+from node.config.match import Kind, Rule
 from node.domain import Instance
-from node.routing.facts import Kind
 from node.routing.match import judge_rule
 from pipelines.dicom.header import MANUFACTURER
 

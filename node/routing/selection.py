@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from node.config.match import Kind
 from node.domain import Instance, JobInput
-from node.routing.facts import Candidate, Kind
+from node.routing.facts import Candidate
 from pipelines.api import PipelineSpec, Role
 
 IMAGES: Final = frozenset({Kind.CT, Kind.CBCT})

@@ -19,6 +19,7 @@ import pydicom.config
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.domain import AETitle, Clock, Source, Uid
@@ -48,6 +49,7 @@ from node.scp.status import (
     UNRECOGNIZED_OPERATION,
     answer,
 )
+from node.scp.waiting import sleep_until_needed, wait_for_message
 from node.sockets import tune
 from node.store.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -65,6 +67,9 @@ CALLING_NOT_RECOGNIZED: Final = (1, 1, 3)
 CALLED_NOT_RECOGNIZED: Final = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED: Final = (2, 3, 2)
 """A-ASSOCIATE-RJ (result, source, reason), PS3.8 table 9-21."""
+
+_ACCEPTED: Final = 0x00
+"""Result of an A-ASSOCIATE response (PS3.8 7.1.1.7)."""
 
 REJECTIONS: Final = {
     CALLING_NOT_RECOGNIZED: "calling AE title not known from this address",
@@ -196,6 +201,7 @@ class Receiver:
         return [
             (evt.EVT_CONN_OPEN, self._on_connection),
             (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ACSE_SENT, self._on_acse_sent),
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, partial(self._on_end, end="RELEASED")),
@@ -237,6 +243,7 @@ class Receiver:
         )
         session = self._sessions.begin(association, happening.address[0], reader)
         association.dul.socket.recv = partial(self._receive, session)
+        sleep_until_needed(association.dul)
         association.dimse.get_msg = partial(
             self._next_message, association, session, association.dimse.get_msg
         )
@@ -309,6 +316,20 @@ class Receiver:
             return LOCAL_LIMIT_EXCEEDED
         return None
 
+    def _on_acse_sent(self, happening: Happening) -> None:
+        """Note what is about to be sent, before the peer can react to it.
+
+        After an acceptance its first message may come at once, and after our abort the connection
+        may be closed before this thread goes on.
+        """
+        association, primitive = happening.assoc, happening.primitive
+        session = self._sessions.of(association)
+        if isinstance(primitive, A_ASSOCIATE) and primitive.result == _ACCEPTED:
+            accepted = (cx.context_id for cx in association.accepted_contexts)
+            session.reader.progress.accepted = frozenset(accepted)
+        elif isinstance(primitive, A_ABORT | A_P_ABORT):
+            session.aborted_by_us = True
+
     def _on_established(self, happening: Happening) -> None:
         association = happening.assoc
         session = self._sessions.of(association)
@@ -317,7 +338,6 @@ class Receiver:
         session.contexts = {
             cx.context_id: str(cx.abstract_syntax) for cx in association.accepted_contexts
         }
-        session.reader.progress.accepted = frozenset(session.contexts)
         session.source = Source(
             calling_ae_title=_title(request.calling_ae_title),
             called_ae_title=_title(request.called_ae_title),
@@ -346,6 +366,7 @@ class Receiver:
         if self._stop_at is not None and self._may_stop(session, self._stop_at):
             association.abort(block=False)
             return None, None
+        wait_for_message(association.dimse.msg_queue)
         context_id, message = get_msg(block=block)
         if context_id is None:
             return None, None

@@ -48,6 +48,7 @@ class Session:
     bytes: int = 0
     """Of the data sets that were received."""
     answered_since_stop: int = 0
+    aborted_by_us: bool = False
     end: str = ""
 
 
@@ -116,7 +117,8 @@ class Sessions:
         with self._lock:
             session = self._open.pop(association, None)
         if session is not None:
-            session.end = end or _ENDS.get(session.reader.last_type, "LOST")
+            last = ABORT if session.aborted_by_us else session.reader.last_type
+            session.end = end or _ENDS.get(last, "LOST")
             self._tell(session)
             self._record_ends([session])
         return session

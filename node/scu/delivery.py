@@ -31,6 +31,9 @@ FEW: Final = 5
 """Attempts after a failure of the peer that may pass, or may never."""
 
 _LEDGER_PAUSE_S: Final = 1.0
+_YIELD_S: Final = 0.5
+"""By how much the blamed object is due after its destination: a peer that breaks off at one
+object, each time, must see the others first."""
 _POLL_S: Final = 30.0
 """A safety net: `DeliveryWorker.wake` is called when something is queued."""
 
@@ -250,6 +253,14 @@ class DeliveryWorker:
             self._breaker = Breaker()
         except DeliveryError as error:
             self._fail(open_, error)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one object over which we stumble must not be first for ever
+            event(_log, "delivery_stumbled", level=logging.ERROR, error=error,
+                  destination=self.name)  # fmt: skip
+            self._fail(open_, DeliveryError(
+                f"the node could not send the object ({type(error).__name__})",
+                hint="the log holds the traceback: keep it for the developers"))  # fmt: skip
         finally:
             if open_:
                 self._persist(lambda: self._outbox.return_deliveries(list(open_)))
@@ -300,18 +311,31 @@ class DeliveryWorker:
         if open_:
             delivery = open_.pop(next(iter(open_)))
             # even a rejection for good leaves the object alone: what is wrong is the peer
+            rest_s = self._breaker.retry_at - self._clock.monotonic()
             self._write_failure(
-                delivery, transient=True, status=None, reason=str(error), hint=error.advice
+                delivery,
+                transient=True,
+                status=None,
+                reason=str(error),
+                hint=error.advice,
+                least_s=rest_s + _YIELD_S,
             )
 
     def _write_failure(
-        self, delivery: Delivery, *, transient: bool, status: int | None, reason: str, hint: str
+        self,
+        delivery: Delivery,
+        *,
+        transient: bool,
+        status: int | None,
+        reason: str,
+        hint: str,
+        least_s: float = 0.0,
     ) -> None:
         now = self._clock.now()
         if transient and self._policy.given_up(delivery, now):
             transient = False
             reason = f"not delivered for {self._policy.give_up_after.days} days: {reason}"
-        pause = self._policy.delay_s(delivery.attempt, self._jitter())
+        pause = max(least_s, self._policy.delay_s(delivery.attempt, self._jitter()))
         self._persist(
             lambda: self._outbox.delivery_failed(
                 delivery.id,

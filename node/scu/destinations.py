@@ -151,6 +151,8 @@ class FolderDestination:
             if target.exists():
                 if target.read_bytes() != content:
                     return _refused(item, "the folder holds another file of this name")
+                # the node may have died between the rename and the sync of the folder
+                self._ops.sync_directory(self._folder)
             else:
                 part.unlink(missing_ok=True)  # left by a node that was killed
                 self._ops.write_new(part, [content])

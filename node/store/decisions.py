@@ -106,8 +106,16 @@ class DecisionLedger(LedgerPart):
 
         return self._write_and_wake(run)
 
-    def decisions(self, states: Collection[DecisionState]) -> list[Decision]:
-        """Return the decisions in `states` about the current revision of their series."""
+    def decisions(
+        self, states: Collection[DecisionState], *, patients: Collection[str] | None = None
+    ) -> list[Decision]:
+        """Return the decisions in `states` about the current revision of their series.
+
+        Parameters
+        ----------
+        patients : collection of str, optional
+            Only series of these `patient_key`s.
+        """
         d, s = schema.decision.c, schema.series.c
         query = (
             select(schema.decision)
@@ -120,6 +128,8 @@ class DecisionLedger(LedgerPart):
             .where(d.state.in_([state.value for state in states]))
             .order_by(d.id)
         )
+        if patients is not None:
+            query = query.where(s.patient_key.in_(sorted(patients)))
         return self._database.read(lambda c: [_to_decision(row) for row in c.execute(query)])
 
     def decisions_of(self, series_instance_uid: str, revision: int) -> list[Decision]:

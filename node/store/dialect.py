@@ -138,16 +138,28 @@ class Prepared:
             compiled = self._compiled[dialect.name] = _compile(
                 self._build(dialect.name), dialect, list(values)
             )
-        arguments = compiled.arguments(values)
+        return at_driver(connection, compiled.sql, compiled.arguments(values))
+
+
+def at_driver(
+    connection: Connection, sql: str, arguments: Sequence[object] | dict[str, object] = ()
+) -> list[Sequence[Any]]:
+    """Run a statement in the driver's words, in a transaction that has begun; return its rows.
+
+    Raises
+    ------
+    sqlalchemy.exc.DBAPIError
+        The database refused.
+    """
+    try:
+        cursor = connection.connection.cursor()
         try:
-            cursor = connection.connection.cursor()
-            try:
-                cursor.execute(compiled.sql, arguments)
-                return list(cursor.fetchall()) if cursor.description else []
-            finally:
-                cursor.close()
-        except dialect.loaded_dbapi.Error as error:
-            raise DBAPIError(None, None, error) from error
+            cursor.execute(sql, arguments)
+            return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            cursor.close()
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError(None, None, error) from error
 
 
 def _compile(statement: ClauseElement, dialect: Dialect, keys: list[str]) -> _Compiled:

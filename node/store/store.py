@@ -74,6 +74,10 @@ class Store:
         self._database = database
         self._lock = lock
 
+    def alive(self) -> bool:
+        """Return whether anything can still become durable; for the watchdog."""
+        return self._database.alive
+
     def close(self) -> None:
         """Finish the writes that wait, close the database and give the data folder back."""
         self._database.close()

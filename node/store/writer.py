@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.errors import LedgerError
 from node.store.dialect import (
+    at_driver,
     in_transaction,
     reading_engine,
     surely_rolled_back,
@@ -167,6 +168,11 @@ class Database:
         """
         return _read(self._reader, run)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the writing thread runs; without it every write would wait for ever."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Finish what waits, then close; readers first, so that the writer checkpoints."""
         with self._gate:
@@ -221,6 +227,7 @@ class Database:
         connection: Connection | None = None
         try:
             connection = self._writer.connect()
+            connection.begin()
             outcomes.extend((work, *_run(connection, work)) for work in batch)
             _require_transaction(connection)
             committing = True
@@ -259,14 +266,14 @@ class Database:
 
 def _run(connection: Connection, work: _Work) -> tuple[Any, Exception | None]:
     """Run one closure in its savepoint; its error is its own, a lost transaction is everyone's."""
-    connection.exec_driver_sql(f"SAVEPOINT {_SAVEPOINT}")
+    at_driver(connection, f"SAVEPOINT {_SAVEPOINT}")
     try:
         value = work.run(connection)
         _require_transaction(connection)
-        connection.exec_driver_sql(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        at_driver(connection, f"RELEASE SAVEPOINT {_SAVEPOINT}")
     except Exception as error:  # noqa: BLE001 - handed to the caller
         _require_transaction(connection)
-        connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+        at_driver(connection, f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
         return None, _refusal(error) if isinstance(error, SQLAlchemyError) else error
     return value, None
 

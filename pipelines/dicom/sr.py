@@ -26,6 +26,8 @@ _SOP_CLASS: Final = {"comprehensive": ComprehensiveSRStorage, "enhanced": Enhanc
 _NUMBER_LENGTH: Final = 16
 _LONG: Final = frozenset({"SQ", "UT"})
 """Value representations with a length of four bytes."""
+_LONG_VR: Final = frozenset(vr.encode("ascii") for vr in _LONG)
+_ITEM: Final = b"\xfe\xff\x00\xe0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +161,40 @@ def fill(target: Dataset, report: Report, moment: tuple[str, str]) -> None:
 
 
 def read_back(dataset: Dataset) -> Iterator[tuple[str, str, tuple[float, ...]]]:
-    """Yield (tracking UID, ROI number, values) of every group, for a check of what was written."""
-    for part in dataset.ContentSequence:
-        if not _is(part, "126010"):
+    """Yield (tracking UID, ROI number, values) of every group, for a check of what was written.
+
+    Parameters
+    ----------
+    dataset
+        As read from a file in Explicit VR Little Endian with lengths, none of its content touched.
+
+    Raises
+    ------
+    ValueError
+        If the content is not encoded so.
+    """
+    raw = dataset.get_item("ContentSequence")
+    if not isinstance(raw, RawDataElement) or raw.is_implicit_VR or raw.value is None:
+        raise ValueError("the content is not as it was read from a file")
+    for part in _items(raw.value):
+        if _concept(part) != b"126010":
             continue
-        for group in part.ContentSequence:
+        for group in _items(part[_TAG["ContentSequence"]]):
             tracking = number = ""
             values = []
-            for item in group.ContentSequence:
-                if item.ValueType == "NUM":
-                    values.append(float(item.MeasuredValueSequence[0].FloatingPointValue))
-                elif _is(item, "112040"):
-                    tracking = str(item.UID)
-                elif _is(item, "130488"):
-                    number = str(item.ContentSequence[0].TextValue)
-                elif _is(item, "130489"):
-                    number = str(item.TextValue)
+            for item in _items(group[_TAG["ContentSequence"]]):
+                if item[_TAG["ValueType"]] == b"NUM ":
+                    (measured,) = _items(item[_TAG["MeasuredValueSequence"]])
+                    values.append(struct.unpack("<d", measured[_TAG["FloatingPointValue"]])[0])
+                    continue
+                concept = _concept(item)
+                if concept == b"112040":
+                    tracking = _plain_text(item[_TAG["UID"]])
+                elif concept == b"130488":
+                    (below,) = _items(item[_TAG["ContentSequence"]])
+                    number = _plain_text(below[_TAG["TextValue"]])
+                elif concept == b"130489":
+                    number = _plain_text(item[_TAG["TextValue"]])
             yield tracking, number, tuple(values)
 
 
@@ -360,7 +380,7 @@ def _item(**values: str | float | list[bytes]) -> bytes:
     """Return a sequence item; texts must be ASCII, a list holds the items of a sequence."""
     elements = sorted((_element(keyword), value) for keyword, value in values.items())
     body = b"".join(_encoded(head, vr, value) for (_, head, vr), value in elements)
-    return b"\xfe\xff\x00\xe0" + struct.pack("<L", len(body)) + body
+    return _ITEM + struct.pack("<L", len(body)) + body
 
 
 @cache
@@ -403,5 +423,42 @@ def _plain(**values: object) -> Dataset:
     return item
 
 
-def _is(item: Dataset, code: str) -> bool:
-    return bool(item.ConceptNameCodeSequence[0].CodeValue == code)
+def _items(sequence: bytes) -> Iterator[dict[bytes, bytes]]:
+    """Yield the items of an encoded sequence as (tag -> value), both as they are encoded."""
+    at = 0
+    while at < len(sequence):
+        if sequence[at : at + 4] != _ITEM:
+            raise ValueError("a sequence holds something that is no item")
+        end = at + 8 + int.from_bytes(sequence[at + 4 : at + 8], "little")
+        at += 8
+        if end > len(sequence):
+            raise ValueError("an item is longer than its sequence")
+        found = {}
+        while at < end:
+            head, vr = sequence[at : at + 4], sequence[at + 4 : at + 6]
+            start, width = (at + 12, 4) if vr in _LONG_VR else (at + 8, 2)
+            at = start + int.from_bytes(sequence[start - width : start], "little")
+            found[head] = sequence[start:at]
+        if at != end:
+            raise ValueError("an element is longer than its item")
+        yield found
+
+
+def _concept(item: dict[bytes, bytes]) -> bytes:
+    """Return the code value of the concept name; all that are compared have six digits."""
+    (name,) = _items(item[_TAG["ConceptNameCodeSequence"]])
+    return name.get(_TAG["CodeValue"], b"")
+
+
+def _plain_text(stored: bytes) -> str:
+    """Return a text without its padding."""
+    return stored.decode("ascii").rstrip("\0 ")
+
+
+_TAG: Final = {
+    keyword: _element(keyword)[1][:4]
+    for keyword in (
+        "ConceptNameCodeSequence", "CodeValue", "ContentSequence", "ValueType", "TextValue", "UID",
+        "MeasuredValueSequence", "FloatingPointValue",
+    )
+}  # fmt: skip

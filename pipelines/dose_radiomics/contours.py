@@ -156,6 +156,8 @@ def _regions(plane: float, loops: Sequence[Floats], *, xor: bool) -> list[_Regio
     """Return the regions of one plane; loops of the XOR type make one region by even-odd."""
     if xor:
         return [_Region(plane, tuple(loops), (0,) * len(loops), united=False)]
+    if len(loops) == 1:  # most planes
+        return [_Region(plane, tuple(loops), (0,), united=False)]
     nested = nesting(loops)
     depth = nested.depth
     outlines = np.flatnonzero(depth % 2 == 0)
@@ -266,6 +268,8 @@ def _overlap(first: _Region, second: _Region) -> bool:
 def _area(slab: Slab) -> float:
     """Return the area of a slab [mm²] from outlines minus holes."""
     areas: list[float] = [abs(signed_area(loop)) for loop in slab.loops]
+    if len(areas) == 1:
+        return areas[0]
     if slab.signs is not None:
         signs = slab.signs
     else:

@@ -16,6 +16,7 @@ from pipelines.dose_radiomics.inputs import Case
 from pipelines.dose_radiomics.metrics import Metric
 from pipelines.dose_radiomics.recipe import RECIPE, parameters
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.dose_radiomics.stability_classes import told
 
 PRIVATE: Final = "99RTNODE"
 SCHEMES: Final = (
@@ -121,6 +122,8 @@ def _group(
 ) -> Group:
     region = result.expression or str(result.roi.number)
     lines = [*parameters(settings), *result.parameters]
+    if result.features.values:
+        lines += told(settings)
     lines.append(f"Dose type {case.dose.dose_type}, summation {case.dose.summation_type or '-'}")
     return Group(
         tracking_id=_ascii(result.name),

@@ -2,9 +2,10 @@
 
 import fnmatch
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from scipy.spatial import QhullError
@@ -33,6 +34,7 @@ from pipelines.dose_radiomics.regions import Region
 from pipelines.dose_radiomics.rois import Both, ExpressionError, Name, Node, find, names, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 
+T = TypeVar("T")
 NO_FEATURES = Features(values={}, averaged={}, voxels=0)
 LOST_SHARE = 0.001
 """Part of a region outside the dose grid that is worth a warning."""
@@ -56,6 +58,22 @@ class Evaluated:
     """What is special to this region, in words."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One region to be evaluated."""
+
+    label: str
+    expression: str
+    """Empty for an ROI as drawn."""
+    node: Node
+    operands: dict[Name, tuple[Roi, ...]]
+
+    @property
+    def leading(self) -> Roi:
+        """Return the ROI itself, or the leftmost operand."""
+        return self.operands[names(self.node)[0]][0]
+
+
 class Evaluator:
     """Evaluates regions of one case; contours are prepared once per ROI."""
 
@@ -69,20 +87,26 @@ class Evaluator:
 
     def run(self) -> tuple[Evaluated, ...]:
         """Return the results of all wanted ROIs and derived regions, in order."""
+        results = [self.guarded(task.label, partial(self._evaluate, task)) for task in self.tasks()]
+        return tuple(result for result in results if result is not None)
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield all wanted ROIs and derived regions; what cannot be evaluated becomes a finding."""
         settings = self._settings
         wanted = list(self._wanted())
         often = Counter(roi.name for roi in wanted)
-        work = [
-            (label, partial(self._roi, roi, label))
-            for roi in wanted
-            for label in (f"{roi.name} #{roi.number}" if often[roi.name] > 1 else roi.name,)
-        ]
-        work += [(text, partial(self._derived, text, demanded=False)) for text in settings.presets]
-        work += [(text, partial(self._derived, text, demanded=True)) for text in settings.derived]
-        results = [self._guarded(label, evaluate) for label, evaluate in work]
-        return tuple(result for result in results if result is not None)
+        for roi in wanted:
+            label = f"{roi.name} #{roi.number}" if often[roi.name] > 1 else roi.name
+            name = Name(roi.name)
+            yield Task(label=label, expression="", node=name, operands={name: (roi,)})
+        derived = [(text, False) for text in settings.presets]
+        derived += [(text, True) for text in settings.derived]
+        for text, demanded in derived:
+            task = self._derived(text, demanded=demanded)
+            if task is not None:
+                yield task
 
-    def _guarded(self, label: str, evaluate: Callable[[], Evaluated | None]) -> Evaluated | None:
+    def guarded(self, label: str, evaluate: Callable[[], T | None]) -> T | None:
         """Return the result of one region; arithmetic that fails there must not stop the others."""
         try:
             return evaluate()
@@ -108,7 +132,7 @@ class Evaluator:
         """Yield the ROIs to be evaluated as they are."""
         excluded = {kind.upper() for kind in self._settings.exclude_types}
         for roi in self._case.structures.rois:
-            asked = any(_matches(roi.name, pattern) for pattern in self._settings.rois)
+            asked = any(matches(roi.name, pattern) for pattern in self._settings.rois)
             if not asked or roi.interpreted_type in excluded:
                 continue
             if roi.loops and not roi.closed:
@@ -120,13 +144,8 @@ class Evaluator:
             else:
                 yield roi
 
-    def _roi(self, roi: Roi, label: str) -> Evaluated | None:
-        """Return the results of an ROI as drawn."""
-        name = Name(roi.name)
-        return self._evaluate(name, {name: (roi,)}, label, "")
-
-    def _derived(self, text: str, *, demanded: bool) -> Evaluated | None:
-        """Return the results of an expression; None, with a finding, where operands are missing."""
+    def _derived(self, text: str, *, demanded: bool) -> Task | None:
+        """Return the task of an expression; None, with a finding, where operands are missing."""
         try:
             node = parse(text)
         except ExpressionError as error:
@@ -139,30 +158,33 @@ class Evaluator:
             self._find("derived-not-computed", Severity.WARN if demanded else Severity.INFO, text,
                        f"not computed: no ROI matches {', '.join(missing)}")  # fmt: skip
             return None
-        return self._evaluate(node, operands, text, text)
+        return Task(label=text, expression=text, node=node, operands=operands)
 
-    def _evaluate(
-        self, node: Node, operands: dict[Name, tuple[Roi, ...]], label: str, expression: str
-    ) -> Evaluated | None:
-        """Return the results of one region; None, with a finding, where it has no volume."""
+    def region(self, task: Task) -> Region | None:
+        """Return the region of a task; None, with a finding, where it encloses nothing."""
         solids = {
             name: tuple(s for roi in rois if (s := self._solid(roi)).slabs)
-            for name, rois in operands.items()
+            for name, rois in task.operands.items()
         }
         if not all(solids.values()):
-            self._find("roi-empty", Severity.WARN, label, "no contour encloses an area")
+            self._find("roi-empty", Severity.WARN, task.label, "no contour encloses an area")
             return None
-        first = names(node)[0]
-        leading = operands[first][0]
-        region = Region(node=node, solids=solids, prescription=self.prescription_gy)
-        convert, words = self._conversion(leading)
+        return Region(node=task.node, solids=solids, prescription=self.prescription_gy)
+
+    def _evaluate(self, task: Task) -> Evaluated | None:
+        """Return the results of one region; None, with a finding, where it has no volume."""
+        region = self.region(task)
+        if region is None:
+            return None
+        label, expression, leading = task.label, task.expression, task.leading
+        convert, words = self.conversion(leading)
         try:
             region = measured(region, self._case.dose, convert)
             found = region_dvh(region, self._case.dose, convert)
         except ExpressionError as error:
             self._find("derived-not-computed", Severity.WARN, label, str(error))
             return None
-        notes = [note for group in solids.values() for s in group for note in s.notes]
+        notes = [note for group in region.solids.values() for s in group for note in s.notes]
         for note in dict.fromkeys(notes):
             self._find("contours-repaired", Severity.INFO, label, note)
         if found is None:
@@ -173,7 +195,7 @@ class Evaluator:
         if expression:
             drawn = "; ".join(
                 f"{name.label} = {' | '.join(roi.name for roi in rois)}"
-                for name, rois in operands.items()
+                for name, rois in task.operands.items()
             )
             lines.append(f"Expression: {expression}, with {drawn}")
         for margin, grown in region.grown.items():
@@ -201,7 +223,7 @@ class Evaluator:
             self._solids[roi.number] = solid(roi, loops, self._spacing)
         return self._solids[roi.number]
 
-    def _conversion(self, roi: Roi) -> tuple[Biological | None, list[str]]:
+    def conversion(self, roi: Roi) -> tuple[Biological | None, list[str]]:
         """Return the conversion of the dose for an ROI, and words for it."""
         kind = self._settings.dose
         if kind == "physical":
@@ -209,11 +231,16 @@ class Evaluator:
         if self.fractions is None:
             raise ExpressionError(f"{kind} needs the number of fractions, and none is known")
         ratio = next(
-            (value for p, value in self._settings.alpha_beta_by_roi if _matches(roi.name, p)),
+            (value for p, value in self._settings.alpha_beta_by_roi if matches(roi.name, p)),
             self._settings.alpha_beta_gy,
         )
         words = f"{kind}: alpha/beta {ratio:g} Gy, {self.fractions} fractions, after interpolation"
         return Biological(kind, ratio, self.fractions), [words]
+
+    def has_features(self, roi: Roi) -> bool:
+        """Return whether an ROI as drawn gets features at all."""
+        excluded = {kind.upper() for kind in self._settings.feature_exclude_types}
+        return roi.interpreted_type not in excluded
 
     def _features(
         self,
@@ -224,8 +251,7 @@ class Evaluator:
         expression: str,
     ) -> Features:
         """Return the features of a region, or why there are none."""
-        excluded = {kind.upper() for kind in self._settings.feature_exclude_types}
-        if not expression and roi.interpreted_type in excluded:
+        if not expression and not self.has_features(roi):
             reason = f"type {roi.interpreted_type} gets a DVH only"
             return Features(values={}, averaged={}, voxels=0, reason=reason)
         if not self._settings.families:
@@ -333,7 +359,7 @@ class Evaluator:
         self.findings.append(Finding(code=code, severity=severity, message=message, roi=roi))
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
     """Return whether an ROI name fits a glob pattern, whatever their case."""
     return fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
 

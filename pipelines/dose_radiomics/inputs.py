@@ -16,7 +16,7 @@ from pipelines.dose_radiomics.contours import FLAT_MM
 from pipelines.dose_radiomics.plan import Plan, read_plan
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 
-_COURSE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "")
+COURSE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "")
 """Dose summation types that stand for a whole course, best first; empty: not stated."""
 _SAME_GRID_MM = 1e-3
 
@@ -87,7 +87,7 @@ def _choose_dose(
     doses: Sequence[DoseGrid], plans: Sequence[Plan], settings: DoseRadiomicsSettings
 ) -> tuple[DoseGrid, tuple[DoseGrid, ...], Plan | None]:
     """Return the dose of the course, what it was taken from, and its plan."""
-    for kind in _COURSE:
+    for kind in COURSE:
         fitting = [dose for dose in doses if dose.summation_type == kind]
         if len(fitting) > 1:
             raise InputRejected(

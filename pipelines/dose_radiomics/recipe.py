@@ -9,6 +9,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,14 @@ class Features:
     voxels: int
     reason: str = ""
     """Why there are no values."""
+
+
+class Interpolation(Protocol):
+    """A way to get values between samples."""
+
+    def __call__(self, values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
+        """Return `values` at every point of the grid `at`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,11 @@ def region_dvh(region: Region, grid: DoseGrid, convert: Conversion | None) -> Dv
 
 
 def region_features(
-    region: Region, grid: DoseGrid, convert: Conversion | None, settings: DoseRadiomicsSettings
+    region: Region,
+    grid: DoseGrid,
+    convert: Conversion | None,
+    settings: DoseRadiomicsSettings,
+    interpolate: Interpolation = trilinear,
 ) -> Features:
     """Return the features of a region; none, with the reason, where it is too small."""
     step = settings.resample_mm
@@ -95,7 +108,7 @@ def region_features(
         return Features(values={}, averaged={}, voxels=0, reason="outside the dose grid")
     planes, rows, columns = at
     centers = (planes, rows, columns)
-    dose = trilinear(grid.dose, grid.positions, centers)
+    dose = interpolate(grid.dose, grid.positions, centers)
     if convert is not None:
         dose = convert(dose)
     mask = np.round(region.on_voxels(centers, dose), MASK_DECIMALS) >= 0.5  # noqa: PLR2004

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
 
 from pipelines.dose_radiomics.dvh import linear
 
@@ -48,3 +49,17 @@ def trilinear(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
         high += low
         result = high
     return result
+
+
+def cubic(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
+    """Return `values` at every point of the grid `at` by cubic splines, never below zero.
+
+    As `trilinear`, but nothing is smoothed where the samples are dense enough. An axis with
+    fewer than four samples is taken by a spline of the highest degree that they allow.
+    """
+    result = np.asarray(values, dtype=np.float64)
+    for axis in np.argsort([len(new) / len(old) for new, old in zip(at, samples, strict=True)]):
+        line = samples[axis]
+        spline = make_interp_spline(line, result, k=min(3, len(line) - 1), axis=int(axis))
+        result = spline(np.clip(at[axis], line[0], line[-1]))
+    return np.maximum(result, 0.0)

@@ -38,7 +38,7 @@ class DoseRadiomicsSettings(BaseModel):
     derived: tuple[str, ...] = Field(
         default=(),
         description="derived ROIs that must be there; a missing operand becomes a finding",
-        examples=[["Lungs & 5Gy<=D<20Gy", "'Lt Lung' | 'Rt Lung'"]],
+        examples=[["Lungs & 5Gy<=D<20Gy", "(PTV + 20mm) - PTV", "'Lt Lung' | 'Rt Lung'"]],
     )
     resample_mm: float = Field(
         default=2.0, ge=0.5, le=10, description="isotropic voxel for features [mm]", examples=[2.0]

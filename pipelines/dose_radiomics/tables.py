@@ -10,14 +10,19 @@ from pipelines.dose_radiomics.evaluate import Evaluated
 from pipelines.dose_radiomics.features import FEATURES
 from pipelines.dose_radiomics.recipe import RECIPE, parameters
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.dose_radiomics.stability_classes import class_of
 from pipelines.report.figures import Curve, dvh_plot
-from pipelines.report.page import Picture, Section, Table, write_page
+from pipelines.report.page import Cell, Picture, Section, Table, write_page
 
 MERGED, AVERAGED = "3D merged", "3D averaged"
 _SHOWN = (
     "Volume[cc]", "Mean[Gy]", "Min[Gy]", "Max[Gy]", "D95%[Gy]", "D2%[Gy]", "V5Gy[%]", "V20Gy[%]",
 )  # fmt: skip
 """Columns of the page; the tables hold everything."""
+STABILITY_NOTE = (
+    "Stability was measured on an analytic dose over grid spacing, grid phase and interpolation; "
+    "rtnode dose-stability measures it on a plan. Empty: not known for this recipe."
+)
 
 
 def write_report(
@@ -36,8 +41,8 @@ def write_report(
     _csv(folder / "metrics.csv", ("region", "metric", "unit", "value"), _metrics(results))
     _csv(
         folder / "features.csv",
-        ("region", "code", "family", "feature", "aggregation", "unit", "value"),
-        _features(results),
+        ("region", "code", "family", "feature", "aggregation", "unit", "value", "stability"),
+        _features(results, settings),
     )
     _csv(
         folder / "dvh.csv",
@@ -94,7 +99,9 @@ def _metrics(results: Iterable[Evaluated]) -> Iterable[tuple[object, ...]]:
             yield result.name, metric.name, metric.unit, repr(metric.value)
 
 
-def _features(results: Iterable[Evaluated]) -> Iterable[tuple[object, ...]]:
+def _features(
+    results: Iterable[Evaluated], settings: DoseRadiomicsSettings
+) -> Iterable[tuple[object, ...]]:
     for result in results:
         for values, averaged in ((result.features.values, False), (result.features.averaged, True)):
             for code, value in values.items():
@@ -102,7 +109,8 @@ def _features(results: Iterable[Evaluated]) -> Iterable[tuple[object, ...]]:
                 directed = feature.family in {"glcm", "glrlm"}
                 how = (AVERAGED if averaged else MERGED) if directed else "3D"
                 yield (
-                    result.name, code, feature.family, feature.name, how, feature.unit, repr(value)
+                    result.name, code, feature.family, feature.name, how, feature.unit,
+                    repr(value), "" if averaged else _stability(code, settings),
                 )  # fmt: skip
 
 
@@ -124,6 +132,9 @@ def _everything(
         metrics: dict[str, Json] = {m.name: m.value for m in result.metrics}
         merged: dict[str, Json] = dict(result.features.values)
         averaged: dict[str, Json] = dict(result.features.averaged)
+        classes: dict[str, Json] = {
+            code: kind for code in merged if (kind := _stability(code, settings))
+        }
         regions.append(
             {
                 "name": result.name,
@@ -131,6 +142,7 @@ def _everything(
                 "roi_number": result.roi.number,
                 "metrics": metrics,
                 "features": merged,
+                "features_stability": classes,
                 "features_averaged": averaged,
                 "voxels": result.features.voxels,
                 "parameters": list(result.parameters),
@@ -169,6 +181,7 @@ def _page(
             tables=[Table(head=["region", *_SHOWN, "features"], rows=rows)],
             pictures=[Picture(path=picture, caption="Cumulative dose-volume histograms")],
         ),
+        _feature_section(results, settings),
         Section(title="Findings", text="" if findings else "None.", findings=findings),
         Section(
             title="Method",
@@ -177,6 +190,29 @@ def _page(
     ]
     write_page(folder / "index.html", "Dose radiomics", sections, lead="All values stand in "
                "metrics.csv, features.csv and report.json beside this page.")  # fmt: skip
+
+
+def _feature_section(results: Sequence[Evaluated], settings: DoseRadiomicsSettings) -> Section:
+    """Return all merged and 3D features, one column a region, with their shipped stability."""
+    shown = [result for result in results if result.features.values]
+    codes = [code for code in FEATURES if any(code in r.features.values for r in shown)]
+    rows: list[list[Cell]] = [
+        [FEATURES[code].family, FEATURES[code].name, FEATURES[code].unit,
+         _stability(code, settings) or None, *(r.features.values.get(code) for r in shown)]
+        for code in codes
+    ]  # fmt: skip
+    head = ["family", "feature", "unit", "stability", *(result.name for result in shown)]
+    return Section(
+        title="Features",
+        text=STABILITY_NOTE if codes else "None.",
+        tables=[Table(head=head, rows=rows)] if codes else (),
+    )
+
+
+def _stability(code: str, settings: DoseRadiomicsSettings) -> str:
+    """Return the shipped class of a feature; empty where none was measured."""
+    found = class_of(code, settings)
+    return "" if found is None else found.stability.value
 
 
 def _csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

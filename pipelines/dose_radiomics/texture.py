@@ -26,6 +26,8 @@ Features = dict[str, float]
 DENSE = 4_000_000
 """Pairs of levels up to which co-occurrences are counted in a table."""
 COARSENESS_LIMIT = 1e6
+_HALF_OF_INT32 = 32_000
+"""Levels whose square still fits."""
 
 GLCM = (
     "GYBY", "60VM", "UR99", "TU9B", "TF7R", "D3YU", "NTRS", "ZGXS", "OEEB", "P6QZ", "8ZQL", "ACUI",
@@ -66,7 +68,7 @@ class Counts:
 
     level: Floats
     partner: Floats
-    """Second level, run length, zone size, zone distance or dependence."""
+    """Difference of two levels, run length, zone size, zone distance or dependence."""
     count: Floats
 
 
@@ -90,7 +92,9 @@ class Volume:
         self.flat = padded.ravel()
         self.voxels = np.flatnonzero(self.flat)
         """Flat positions of the voxels of the region, ascending."""
-        self.level = self.flat[self.voxels].astype(np.intp)
+        self.grey = self.flat[self.voxels]
+        """Levels of the voxels in the smallest integers that hold them."""
+        self.level = self.grey.astype(np.intp)
         self.top = int(self.level.max(initial=0))
         """N_g: the highest level, not the number of levels that occur."""
 
@@ -113,9 +117,10 @@ class Volume:
         """
         flat, voxels = self.flat, self.voxels
         begins = flat[voxels] != flat[voxels - 1]
-        run = np.cumsum(begins) - 1
+        run = np.cumsum(begins, dtype=np.int32)
+        run -= 1
         starts = np.flatnonzero(begins)
-        of_voxel = np.zeros(len(flat), dtype=np.intp)
+        of_voxel = np.zeros(len(flat), dtype=np.int32)
         of_voxel[voxels] = run
         edges = [
             self._touching(run, of_voxel, dz, dy) for dz, dy in ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -130,17 +135,21 @@ class Volume:
         level[zone] = self.level[starts]
         return zone.astype(np.intp), starts, level
 
-    def _touching(self, run: Ints, of_voxel: Ints, dz: int, dy: int) -> tuple[Ints, Ints]:
+    def _touching(
+        self, run: NDArray[np.int32], of_voxel: NDArray[np.int32], dz: int, dy: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return pairs of runs of one level that touch across one pair of rows, each about once."""
-        straight = self.step((dz, dy, 0))
-        same = self.flat[self.voxels + straight] == self.level
+        beside = self.voxels + self.step((dz, dy, 0))
+        same = self.flat[beside] == self.grey
         first = same.copy()  # a voxel whose left neighbor has the same pair of runs adds nothing
-        pair = of_voxel[self.voxels + straight]
+        pair = of_voxel[beside]
         first[1:] &= ~(same[:-1] & (run[1:] == run[:-1]) & (pair[1:] == pair[:-1]))
         found = [(run[first], pair[first])]
+        others = np.flatnonzero(~same)
+        beside, grey, run = beside[others], self.grey[others], run[others]
         for side in (-1, 1):
-            slanted = ~same & (self.flat[self.voxels + straight + side] == self.level)
-            found.append((run[slanted], of_voxel[self.voxels[slanted] + straight + side]))
+            slanted = self.flat[beside + side] == grey
+            found.append((run[slanted], of_voxel[beside[slanted] + side]))
         return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
 
     def border_distance(self) -> NDArray[np.integer]:
@@ -187,16 +196,15 @@ def gldzm(volume: Volume) -> Features:
 def neighborhood(volume: Volume) -> Features:
     """Return the NGTDM and NGLDM features; both look at all 26 neighbors, so in one pass."""
     flat, voxels = volume.flat, volume.voxels
-    own = flat[voxels]
-    total = np.zeros(len(voxels), dtype=np.int32)
-    present = np.zeros(len(voxels), dtype=np.int8)
-    equal = np.zeros(len(voxels), dtype=np.int8)
+    same = np.zeros(len(flat), dtype=np.int8)
     for direction in DIRECTIONS:
-        for step in (volume.step(direction), -volume.step(direction)):
-            neighbor = flat[voxels + step]
-            total += neighbor
-            present += neighbor > 0
-            equal += neighbor == own
+        step = volume.step(direction)
+        alike = (flat[step:] == flat[:-step]).view(np.int8)
+        same[step:] += alike
+        same[:-step] += alike
+    equal = same[voxels]
+    total = _block_sums(flat.astype(np.int32), volume)[voxels] - volume.level
+    present = _block_sums((flat > 0).view(np.int8), volume)[voxels] - 1
     seen = present > 0
     level = volume.level[seen]
     difference = np.abs(level - total[seen] / present[seen])
@@ -206,11 +214,36 @@ def neighborhood(volume: Volume) -> Features:
     return _ngtdm_features(sums, numbers) | _ngldm_features(dependence, volume.size)
 
 
+def _block_sums(flat: NDArray[np.integer], volume: Volume) -> NDArray[np.integer]:
+    """Return the sum over the 27 voxels about every voxel of a padded, flat array."""
+    for step in (1, volume.step((0, 1, 0)), volume.step((1, 0, 0))):
+        sums = flat.copy()
+        sums[step:] += flat[:-step]
+        sums[:-step] += flat[step:]
+        flat = sums
+    return flat
+
+
 def _cooccurrence(volume: Volume, step: int) -> Counts:
-    """Return how often level j follows level i at `step`, one way."""
-    other = volume.flat[volume.voxels + step].astype(np.intp)
-    inside = other > 0
-    return _weighed(volume.level[inside], other[inside], None)
+    """Return how often two levels meet at `step`, either first: (lower level, difference)."""
+    own, other = volume.grey, volume.flat[volume.voxels + step]
+    lower = np.minimum(own, other)
+    pair = np.abs(own - other).astype(np.int32 if volume.top < _HALF_OF_INT32 else np.int64)
+    pair *= volume.top + 1
+    pair += lower
+    return _pairs(pair[lower > 0], volume.top + 1)
+
+
+def _pairs(key: NDArray[np.integer], width: int) -> Counts:
+    """Return how often each key occurs, taken apart as (key % width, key // width)."""
+    if int(key.max(initial=0)) <= DENSE:
+        table = np.bincount(key)
+        found = np.flatnonzero(table)
+        count = table[found]
+    else:
+        found, count = np.unique(key, return_counts=True)
+    level, partner = (found % width).astype(np.float64), (found // width).astype(np.float64)
+    return Counts(level, partner, count.astype(np.float64))
 
 
 def _runs(volume: Volume, step: int) -> Counts:
@@ -256,32 +289,37 @@ def _weighed(level: Ints, partner: Ints, weight: Floats | None) -> Counts:
 
 
 def _glcm_features(table: Counts, top: int) -> Features:
-    """Return the 25 features of one co-occurrence matrix; none where it is empty."""
+    """Return the 25 features of one co-occurrence matrix; none where it is empty.
+
+    The matrix is symmetric: a pair of two levels stands for two entries of half its weight p.
+    """
     if not len(table.count):
         return {}
-    one, other = table.level.astype(np.intp), table.partner.astype(np.intp)
-    both = _weighed(np.append(one, other), np.append(other, one), np.tile(table.count, 2))
-    i, j, p = both.level, both.partner, both.count / both.count.sum()
-    marginal = _add_up(i, p)
+    i, gap, p = table.level, table.partner, table.count / table.count.sum()
+    j = i + gap
+    entry = np.where(gap > 0, p / 2, p)
+    size = int(j.max()) + 1
+    marginal = (_add_up(i, p, size) + _add_up(j, p, size)) / 2
     levels = np.arange(len(marginal))
     mu = float(levels @ marginal)
     var = float((levels - mu) ** 2 @ marginal)
-    p_diff = _add_up(np.abs(i - j), p)
+    p_diff = _add_up(gap, p)
     p_sum = _add_up(i + j, p)
     d, s = np.arange(len(p_diff)), np.arange(len(p_sum))
     mean_d, mean_s = float(d @ p_diff), float(s @ p_sum)
-    h, h_one = _entropy(p), _entropy(marginal)
+    h, h_one = float(-(p @ np.log2(entry))), _entropy(marginal)
     around = i + j - 2 * mu
+    square = around * around
     values = (
-        p.max(), mu, var, h,
+        entry.max(), mu, var, h,
         mean_d, (d - mean_d) ** 2 @ p_diff, _entropy(p_diff),
         mean_s, (s - mean_s) ** 2 @ p_sum, _entropy(p_sum),
-        p @ p, d**2 @ p_diff, mean_d,
+        p @ entry, d**2 @ p_diff, mean_d,
         p_diff @ (1 / (1 + d)), p_diff @ (1 / (1 + d / top)),
         p_diff @ (1 / (1 + d**2)), p_diff @ (1 / (1 + d**2 / top**2)),
         p_diff[1:] @ (1 / d[1:] ** 2),
         ((i - mu) * (j - mu)) @ p / var if var > 0 else 1.0,
-        (i * j) @ p, around**2 @ p, around**3 @ p, around**4 @ p,
+        (i * j) @ p, square @ p, (square * around) @ p, (square * square) @ p,
         (h - 2 * h_one) / h_one if h_one > 0 else 1.0,
         np.sqrt(max(0.0, 1 - np.exp(-2 * (2 * h_one - h)))),
     )  # fmt: skip

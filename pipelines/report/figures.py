@@ -305,8 +305,12 @@ def _histogram(
 
 
 def _legend(figure: Figure, drawn: Mapping[str, str]) -> None:
+    """Write the names in rows of eight, the first row on top, all above the footer."""
+    rows = -(-len(drawn) // 8)
     for number, (name, color) in enumerate(drawn.items()):
-        figure.text(0.02 + 0.12 * (number % 8), 0.055, name, color=color, fontsize=10)
+        row, column = divmod(number, 8)
+        height = 0.055 + 0.04 * (rows - 1 - row)
+        figure.text(0.02 + 0.12 * column, height, name, color=color, fontsize=10)
 
 
 def _float(values: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -65,18 +65,19 @@ class TissueMap:
         return _interpolate(hu, self.knots)
 
 
-def tissue_map(cbct: Hu, body: Mask) -> TissueMap:
+def tissue_map(cbct: Hu, body: Mask, *, anchors: int = 2) -> TissueMap:
     """Return the look-up table of a CBCT: air, fat and muscle to their HU.
 
     Where fat and muscle are not two modes, the median of all soft tissue moves to that of a usual
-    body; air and lung stay. A guess that the caller must flag.
+    body; air and lung stay. A guess that the caller must flag. With one
+    anchor asked for, the modes are not looked for.
     """
     smooth = ndimage.gaussian_filter(cbct, (0, 1, 1))
     core = smooth[body & (smooth > SOFT_CORE_HU[0]) & (smooth < SOFT_CORE_HU[1])]
     if core.size == 0:
         knots = (np.array([AIR_HU, 0.0]), np.array([AIR_HU, 0.0]))
         return TissueMap(knots=knots, fat=float("nan"), muscle=float("nan"), bimodal=False)
-    peaks = _two_peaks(core)
+    peaks = _two_peaks(core) if anchors > 1 else None
     if peaks is not None:
         fat, muscle = peaks
         knots = (np.array([AIR_HU, fat, muscle]), np.array([AIR_HU, FAT_HU, MUSCLE_HU]))

@@ -94,20 +94,31 @@ def run_chain(scene: Scene, methods: tuple[Method, ...]) -> tuple[Candidate, ...
 
 
 def _make(scene: Scene, method: Method) -> Candidate:
-    notes: list[Finding] = []
-    one_mode = False
     if method is Method.LUT or scene.prior is None:
-        table = tissue_map(scene.cbct, scene.body)
-        hu, one_mode = table.apply(scene.cbct), not table.bimodal
-        if one_mode:
-            notes.append(_one_anchor(table.muscle))
-    else:
-        known = scene.body & scene.prior.covered
-        hu = match_planning_ct(
-            scene.cbct, known, scene.prior.hu, scene.prior.body, scene.geometry.spacing
-        )
-        if method is Method.HYBRID:
-            hu, notes = _hybrid(hu, scene, known, scene.prior)
+        two = _look_up(scene, anchors=2)
+        return two if two.verdict is not qa.Verdict.FAIL else _look_up(scene, anchors=1)
+    known = scene.body & scene.prior.covered
+    hu = match_planning_ct(
+        scene.cbct, known, scene.prior.hu, scene.prior.body, scene.geometry.spacing
+    )
+    notes: list[Finding] = []
+    if method is Method.HYBRID:
+        hu, notes = _hybrid(hu, scene, known, scene.prior)
+    return _judged(scene, method, hu, notes)
+
+
+def _look_up(scene: Scene, anchors: int) -> Candidate:
+    """Return the look-up by fat and muscle; what looks like them may be something else."""
+    table = tissue_map(scene.cbct, scene.body, anchors=anchors)
+    notes = [] if table.bimodal else [_one_anchor(table.muscle)]
+    hu = table.apply(scene.cbct)
+    return _judged(scene, Method.LUT, hu, notes, one_mode=not table.bimodal)
+
+
+def _judged(
+    scene: Scene, method: Method, hu: Hu, notes: list[Finding], *, one_mode: bool = False
+) -> Candidate:
+    """Round and clip `hu` and put it before the gates."""
     hu = np.clip(np.rint(hu), qa.LOWEST_HU, qa.HIGHEST_HU).astype(np.float32)
     gates = qa.examine(
         qa.Case(

@@ -36,8 +36,8 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_command_that_a_document_names_exists(name: str) -> None:
-    named = set(re.findall(r"`(?:\.venv/bin/)?rtnode ([a-z]+)", text(name)))
-    named |= set(re.findall(r"^\.venv/bin/rtnode ([a-z]+)", text(name), re.MULTILINE))
+    named = set(re.findall(r"`(?:\.venv/bin/)?rtnode ([a-z-]+)", text(name)))
+    named |= set(re.findall(r"^\.venv/bin/rtnode ([a-z-]+)", text(name), re.MULTILINE))
 
     assert named <= set(main.commands)
 

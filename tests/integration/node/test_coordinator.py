@@ -1,10 +1,13 @@
 """Decisions over time: a ledger on disk, a clock that moves when told, no thread."""
 
 import pytest
+from sqlalchemy import event, select
 
+from node.errors import LedgerError
 from node.lifecycle import JobState, SeriesEvent, SeriesState
 from node.routing import coordinator
 from node.routing.coordinator import Coordinator
+from node.store import schema
 from node.store.records import DecisionState
 from tests.node_kit import CONTOURS, DOSE, config
 from tests.store_kit import FakeClock, ct, push, source, store
@@ -190,3 +193,125 @@ def test_a_conflict_holds_the_job(scene) -> None:
     (job,) = scene.ledger.jobs()
     assert job.state is JobState.HELD
     assert "arrived twice with different content" in job.reason
+
+
+def test_a_look_does_not_grow_with_what_was_received_and_decided_long_ago(scene) -> None:
+    """Otherwise every look of a node that is a year old reads the whole ledger."""
+    scene.send(*series())
+    scene.look(0.5)
+    first = steps_of(scene, scene.coordinator.look)
+    old = dict(
+        scene.store._database.read(lambda c: c.execute(select(schema.series)).one())._mapping
+    )
+    made = dict(
+        scene.store._database.read(lambda c: c.execute(select(schema.decision)).one())._mapping
+    )
+    uids = [f"1.2.4.{n}" for n in range(5000)]
+
+    def grow(connection) -> None:
+        connection.execute(
+            schema.series.insert(),
+            [old | {"series_instance_uid": uid, "patient_key": f"p{uid}"} for uid in uids],
+        )
+        connection.execute(
+            schema.decision.insert(),
+            [made | {"id": None, "series_instance_uid": uid, "state": state}
+             for state, uid in zip(["JOB", "NONE", "HELD"] * 5000, uids, strict=False)],
+        )  # fmt: skip
+
+    scene.store._database.write(grow)
+    scene.send(*series(uid="1.2.3.5", patient="P5"), association="0000abce")
+    scene.look(0.5)
+
+    assert len(scene.ledger.jobs()) == 2
+    assert steps_of(scene, scene.coordinator.look) <= first + 50
+
+
+def test_news_of_one_patient_do_not_ask_about_the_held_series_of_all_others(scene) -> None:
+    for number in range(12):
+        uid = f"1.2.9.{number}"
+        slices = series(4, uid=uid, patient=f"Q{number}")
+        scene.send(*slices[:1], *slices[2:], association=f"00000a{number:02}")
+    scene.look(700)
+    scene.look(700)
+    assert len(scene.ledger.decisions([DecisionState.HELD])) == 12
+    asked = []
+    real = scene.ledger.series
+    scene.ledger.series = lambda uid: asked.append(uid) or real(uid)
+    scene.send(*series(), association="0000abce")
+    scene.look(0.5)
+
+    assert not [uid for uid in asked if uid.startswith("1.2.9.")]
+
+
+def test_a_waiting_decision_that_cannot_be_judged_does_not_wait_for_ever(
+    tmp_path, monkeypatch
+) -> None:
+    """A fault of ours in the second look must become visible, not a silent wait."""
+    scene = Scene(tmp_path, routes=[DOSE])
+    dose = ct(1, series="1.2.7.1")
+    dose.SOPClassUID, dose.Modality = "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE"
+    scene.send(dose)
+    scene.look(0.5)
+    assert len(scene.ledger.decisions([DecisionState.WAITING])) == 1
+
+    def fails(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(scene.coordinator._decider, "reconsider", fails)
+    scene.look(601)
+    scene.look(601)
+
+    assert not scene.ledger.decisions([DecisionState.WAITING])
+    (decision,) = [d for d in scene.ledger.decisions([DecisionState.NONE]) if d.route == "dose"]
+    assert "could not judge" in decision.reason
+    scene.store.close()
+
+
+def test_news_are_not_lost_when_the_database_refuses_in_the_middle_of_a_look(
+    tmp_path, monkeypatch
+) -> None:
+    """The input arrived; a job that waits for it must not wait for the deadline."""
+    scene = Scene(tmp_path, routes=[DOSE])
+    dose = ct(1, series="1.2.7.1")
+    dose.SOPClassUID, dose.Modality = "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE"
+    scene.send(dose)
+    scene.look(0.5)
+    judged = []
+    monkeypatch.setattr(
+        scene.coordinator._decider, "reconsider", lambda d, **_: judged.append(d.route)
+    )
+    real = scene.ledger.decisions
+
+    def refuses(*_, **__):
+        monkeypatch.setattr(scene.ledger, "decisions", real)
+        raise LedgerError("away")
+
+    scene.send(*series(), association="0000abce")
+    scene.coordinator.look()
+    scene.clock.advance(0.5)
+    monkeypatch.setattr(scene.ledger, "decisions", refuses)
+    with pytest.raises(LedgerError):
+        scene.coordinator.look()
+    scene.coordinator.look()
+
+    assert judged == ["dose"]
+    scene.store.close()
+
+
+def steps_of(scene, run) -> int:
+    """Return how many hundreds of steps the database took for `run`."""
+    counted = [0]
+
+    def count() -> int:
+        counted[0] += 1
+        return 0
+
+    def on_checkout(connection, *_) -> None:
+        connection.set_progress_handler(count, 100)
+
+    reader = scene.store._database._reader
+    event.listen(reader, "checkout", on_checkout)
+    run()
+    event.remove(reader, "checkout", on_checkout)
+    return counted[0]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from node.config.match import DEFAULT_CBCT
-from node.routing.facts import Kind
+from node.config.match import DEFAULT_CBCT, Kind
 from node.routing.folder import Found, scan, strangers
 from node.routing.selection import Ambiguous, Missing, Selected, cases, select
 from pipelines.catalog import PIPELINES

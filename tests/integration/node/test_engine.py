@@ -11,8 +11,10 @@ import pytest
 
 from node.clock import SystemClock
 from node.config.model import Limits
+from node.engine import slot
 from node.engine.engine import Engine
 from node.engine.options import EngineOptions
+from node.errors import OutOfResources
 from node.lifecycle import DeliveryState, JobState
 from pipelines.catalog import PIPELINES
 from tests.node_kit import FAKE_WORKER, until
@@ -287,3 +289,20 @@ def test_no_child_outlives_the_engine(tmp_path, tell) -> None:
         child = child_of(tmp_path)
 
     assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_result_that_waits_for_disk_space_keeps_its_claim(tell, tmp_path, monkeypatch) -> None:
+    """Without a heartbeat another slot takes the job, and the finished work is thrown away."""
+    monkeypatch.setattr(slot, "_RETRY_RECORD_S", 0.2)
+    with Running(tmp_path, slots=2, lease_s=1.0) as running:
+        real, full_until = running.store.ledger.finish_job, time.monotonic() + 4.0
+
+        def finish(*arguments, **named):
+            if time.monotonic() < full_until:
+                raise OutOfResources("the data volume is full")
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(running.store.ledger, "finish_job", finish)
+        running.until(JobState.COMPLETED)
+
+        assert running.job.attempt == 1

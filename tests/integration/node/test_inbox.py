@@ -192,3 +192,25 @@ def test_an_inbox_starts_with_what_is_there_and_stops(tmp_path, opened) -> None:
 def _copy(drop: Path) -> None:
     for number in range(1, 9):
         (drop / f"{number}.dcm").write_bytes(part10(ct(number)))
+
+
+def test_a_file_over_which_the_node_itself_stumbles_does_not_end_the_watch(
+    tmp_path, opened, monkeypatch
+) -> None:
+    """A dead thread would restart the node, which would meet the same file again."""
+    watch = Watch(tmp_path, opened)
+    poison = watch.put("a.dcm", 1)
+    watch.put("b.dcm", 2)
+    real = opened.intake.accept_file
+
+    def stumbles(path, source):
+        if path == poison:
+            raise RecursionError
+        return real(path, source)
+
+    monkeypatch.setattr(opened.intake, "accept_file", stumbles)
+    watch.later()
+    watch.later()
+
+    assert watch.stored == 1
+    assert poison.exists()

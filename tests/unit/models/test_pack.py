@@ -68,7 +68,7 @@ def test_an_invalid_manifest_is_refused(pack):
 def test_a_network_that_answers_differently_is_refused(pack, monkeypatch):
     loaded = load_pack(pack)
     (pack / "test" / "expected.npz").unlink()
-    np.savez(pack / "test" / "expected.npz", classes=np.full((3, 80, 80), 9, np.uint8))
+    np.savez(pack / "test" / "expected.npz", logits=np.zeros((3, 8, 20, 20), np.float32))
 
     with pytest.raises(PackRefused, match="self-test"):
         load_network(loaded, threads=1)

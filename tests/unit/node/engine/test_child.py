@@ -89,3 +89,25 @@ def test_libraries_of_a_child_are_told_how_many_threads_they_may_use() -> None:
 @pytest.mark.parametrize(("attempt", "pause"), [(1, 5), (2, 10), (3, 20), (10, 300)])
 def test_pauses_double_up_to_the_longest(attempt, pause) -> None:
     assert EngineOptions(limits=lambda _: Limits()).pause_s(attempt) == pause
+
+
+def test_a_child_that_does_not_read_cannot_hold_the_slot_for_ever() -> None:
+    """The line of a large job does not fit the pipe; a stopped child never empties it."""
+    one = child("import time; print('{\"ready\": true}', flush=True); time.sleep(60)")
+    try:
+        assert one.receive(20.0) == {"ready": True}
+        begun = time.monotonic()
+        with pytest.raises(ChildDied, match="does not take the job"):
+            one.send({"inputs": "x" * 1_000_000}, timeout_s=0.3)
+        assert time.monotonic() - begun < 10.0
+    finally:
+        one.kill()
+
+
+def test_a_line_longer_than_the_pipe_arrives_whole() -> None:
+    one = child("import json; print(json.dumps({'n': len(json.loads(input())['inputs'])}))")
+    try:
+        one.send({"inputs": "x" * 1_000_000}, timeout_s=20.0)
+        assert one.receive(20.0) == {"n": 1_000_000}
+    finally:
+        one.kill()

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from node.config.match import Kind
 from node.routing.completeness import Patience, Wholeness, examine
-from node.routing.facts import Arrival, Kind
+from node.routing.facts import Arrival
 from tests.routing_kit import RELEASED, instance, slices
 
 PATIENCE = Patience(after_release_s=5.0, otherwise_s=30.0)

@@ -6,14 +6,13 @@ from node.config.match import (
     Contains,
     Equals,
     Exists,
+    Kind,
     Match,
     Modality,
     OneOf,
     Range,
     Regex,
 )
-from node.config.match import Kind as Asked
-from node.routing.facts import Kind
 from node.routing.match import holds, judge
 from tests.routing_kit import ORIGIN, slices
 
@@ -51,7 +50,7 @@ def test_operators(condition, value, expected) -> None:
 
 def test_everything_that_is_given_must_hold_and_the_reason_says_what_did() -> None:
     match = Match(
-        kind=(Asked.CT,),
+        kind=(Kind.CT,),
         calling_ae_title=("CTSIM1",),
         keywords={"SeriesDescription": Contains(contains="H&N")},
     )
@@ -65,7 +64,7 @@ def test_everything_that_is_given_must_hold_and_the_reason_says_what_did() -> No
 @pytest.mark.parametrize(
     ("match", "reason"),
     [
-        (Match(kind=(Asked.CBCT,)), "the kind is not CBCT"),
+        (Match(kind=(Kind.CBCT,)), "the kind is not CBCT"),
         (Match(modality=(Modality.MR, Modality.PT)), "the modality is not MR or PT"),
         (Match(calling_ae_title=("LINAC1",)), "the calling AE title is not LINAC1"),
         (Match(called_ae_title=("SHADOW",)), "the called AE title is not SHADOW"),

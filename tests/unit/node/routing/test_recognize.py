@@ -2,8 +2,7 @@
 
 import pytest
 
-from node.config.match import DEFAULT_CBCT
-from node.routing.facts import Kind
+from node.config.match import DEFAULT_CBCT, Kind
 from node.routing.recognize import is_ours, recognize, without_scouts
 from tests.routing_kit import OBI, SIEMENS, instance, kind_of, slices
 

@@ -53,3 +53,19 @@ def test_the_options_that_are_set_exist():
 def test_the_events_that_end_an_association_exist():
     for event in (evt.EVT_RELEASED, evt.EVT_ABORTED, evt.EVT_CONN_CLOSE, evt.EVT_CONN_OPEN):
         assert not event.is_intervention
+
+
+def test_the_threads_of_an_association_can_be_made_to_wait():
+    """`node.scp.waiting`: asked first in each loop, answered by the one way to send."""
+    loop = inspect.getsource(DULServiceProvider.run_reactor)
+    assert loop.index("self._process_recv_primitive()") < loop.index("self._is_transport_event()")
+    assert "self.to_provider_queue.put(primitive)" in inspect.getsource(DULServiceProvider.send_pdu)
+    assert "self.event_queue" in loop
+    assert '== "Sta13"' in inspect.getsource(DULServiceProvider._is_transport_event)
+    assert "self.msg_queue" in inspect.getsource(DIMSEServiceProvider.get_msg)
+
+
+def test_the_accepted_contexts_are_known_before_the_acceptance_is_sent():
+    source = inspect.getsource(ACSE._negotiate_as_acceptor)
+    assert source.index("self.assoc._accepted_cx = {") < source.index("self.send_accept()")
+    assert "evt.EVT_ACSE_SENT" in inspect.getsource(DULServiceProvider.send_pdu)

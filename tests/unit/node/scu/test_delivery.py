@@ -1,6 +1,7 @@
 """The delivery worker against a fake outbox and a fake destination: no sockets, no sleeping."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -374,3 +375,17 @@ def test_the_breaker_counts_failures():
     breaker = Breaker().failed(100.0, POLICY, 0.0).failed(200.0, POLICY, 0.0)
 
     assert breaker == Breaker(failures=2, retry_at=210.0)
+
+
+@pytest.mark.parametrize("error", [PeerUnreachable, ZeroDivisionError])
+def test_an_object_over_which_peer_or_node_stumbles_does_not_block_the_queue(clock, outbox, error):
+    """Due again when its destination is, it would be the first of the queue, and again."""
+    for n in range(3):
+        outbox.add(n)
+    one = worker(FakeDestination(fails_before=0, error=error), outbox, clock)
+    for _ in range(4):
+        with suppress(ZeroDivisionError):
+            clock.at += one.run_once()
+
+    assert set(outbox.sent) == {1, 2}
+    assert outbox.pending[0].attempt >= 1

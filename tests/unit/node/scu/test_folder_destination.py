@@ -9,6 +9,7 @@ from node.errors import PeerUnreachable
 from node.scu.destinations import FolderDestination
 from node.scu.sender import Outcome, Outgoing
 from node.store.files import SystemFileOps
+from tests.store_kit import RecordingOps
 
 RTSTRUCT = Uid("1.2.840.10008.5.1.4.1.1.481.3")
 
@@ -103,3 +104,15 @@ def test_a_failed_sync_leaves_no_file_behind(tmp_path, item):
         deliver(folder, item, ops=FullDisk())
 
     assert not (folder / "RTSTRUCT-2.25.17.dcm").exists()
+
+
+def test_a_file_that_is_there_is_synced_before_it_counts_as_delivered(tmp_path, item):
+    """The node may have died between the rename and the sync of the folder."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "RTSTRUCT-2.25.17.dcm").write_bytes(b"content of the object")
+    ops = RecordingOps()
+
+    assert deliver(folder, item, ops=ops)[0].outcome is Outcome.SENT
+
+    assert ("directory", str(folder)) in ops.log

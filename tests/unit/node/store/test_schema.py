@@ -10,6 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from node.errors import LedgerError
@@ -110,7 +111,7 @@ def test_every_statement_of_a_whole_case_compiles_for_postgresql(tmp_path, monke
     run = dialect.Prepared.all
 
     def compile_prepared(self, connection, values):
-        other = dialect._compile(self._build("postgresql"), postgresql.dialect(), list(values))
+        other = dialect._compile(self._build("postgresql"), psycopg2.dialect(), list(values))
         assert set(other.names) >= set(values)
         assert not other.positional
         seen.add(other.sql)

@@ -129,6 +129,27 @@ def test_the_report_folder_holds_tables_picture_and_page(files):
     }  # fmt: skip
     by_code = {row["code"]: float(row["value"]) for row in rows if row["family"] == "statistics"}
     assert by_code == {c: stored["regions"][0]["features"][c] for c in by_code}
+    classes = {row["code"]: row["stability"] for row in rows if row["aggregation"] != "3D averaged"}
+    assert classes == stored["regions"][0]["features_stability"]
+    assert (classes["Q4LE"], classes["7NFM"]) == ("stable", "unstable")
+    page = (report / "index.html").read_text()
+    assert "<td>Cluster Shade of GLCM</td><td>1</td><td>unstable</td>" in page
+
+
+def test_another_recipe_has_no_shipped_classes(files):
+    job = files.request(bin_gy=0.5)
+
+    outcome = run(job)
+
+    stored = json.loads((job.output / "report" / "report.json").read_text())
+    assert all(region["features_stability"] == {} for region in stored["regions"])
+    assert b"Stability against" not in outcome.objects[0].path.read_bytes()
+
+
+def test_the_report_tells_what_is_not_stable(files):
+    content = run(files.request()).objects[0].path.read_bytes()
+
+    assert b"Stability against dose grid and interpolation, unstable: KLMA, " in content
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path):

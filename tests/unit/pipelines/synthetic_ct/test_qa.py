@@ -70,7 +70,7 @@ def test_noise_is_measured_and_anatomy_is_not() -> None:
     """White noise of known SD on top of the phantom's own 12 HU."""
     added = np.random.default_rng(2).normal(0, 50, PATIENT.hu.shape).astype(np.float32)
 
-    assert noise(PATIENT.hu + added, BODY) == pytest.approx(np.hypot(50, 12), rel=0.15)
+    assert noise(PATIENT.hu + added, BODY) == pytest.approx(np.hypot(50, 12), rel=0.25)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""The threads of an association sleep while nothing happens, and leave nothing behind."""
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+from node.scp.server import Receiver
+from node.scu.association import Context
+from tests.integration.network.support import (
+    EXPLICIT,
+    VERIFICATION,
+    FakeDoor,
+    associate,
+    receiving,
+)
+from tests.node_kit import until
+
+
+def descriptors() -> int:
+    gc.collect()
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_an_idle_association_takes_next_to_no_processor_time():
+    """The library's own polling takes 5 % of a processor for each."""
+    with receiving(FakeDoor()) as receiver:
+        opened = [associate(receiver.port) for _ in range(4)]
+        before = time.process_time()
+        time.sleep(1.5)
+        used = time.process_time() - before
+        for association in opened:
+            association.release()
+
+    assert used < 0.12
+
+
+def test_an_answer_does_not_wait_for_the_next_look():
+    with receiving(FakeDoor()) as receiver:
+        association = associate(receiver.port, Context(VERIFICATION, EXPLICIT))
+        begun = time.monotonic()
+        for _ in range(20):
+            assert association.echo().status == 0
+        seconds = time.monotonic() - begun
+        association.release()
+
+    assert seconds < 20 * 0.04
+
+
+def test_hundreds_of_associations_leave_no_descriptor_and_no_thread():
+    with receiving(FakeDoor()) as receiver:
+        associate(receiver.port).release()
+        until(lambda: receiver.associations == 0, what="the first association to end")
+        time.sleep(0.3)
+        files, threads = descriptors(), threading.active_count()
+        for number in range(60):
+            association = associate(receiver.port)
+            association.release() if number % 2 else association.abort()
+        until(lambda: threading.active_count() <= threads, what="threads to end")
+        until(lambda: descriptors() <= files + 2, what="descriptors to be closed")
+
+
+def test_a_peer_that_sends_at_once_after_the_acceptance_is_not_cut_off(monkeypatch):
+    """Its first bytes may be here before the thread of the association goes on."""
+    established = Receiver._on_established
+
+    def late(self, happening) -> None:
+        time.sleep(0.2)
+        established(self, happening)
+
+    monkeypatch.setattr(Receiver, "_on_established", late)
+    with receiving(FakeDoor()) as receiver:
+        association = associate(receiver.port, Context(VERIFICATION, EXPLICIT))
+        assert association.echo().status == 0
+        association.release()
