@@ -247,7 +247,9 @@ def _write_outcome(request: Request, outcome: Outcome) -> int:
     report.mkdir(exist_ok=True)
     (report / "outcome.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for finding in outcome.findings:
-        _tell(f"{finding.severity.value}: {finding.message}")
+        named = finding.roi is None or finding.roi in finding.message
+        where = "" if named else f"{finding.roi}: "
+        _tell(f"{finding.severity.value}: {where}{finding.message}")
     for derived in outcome.objects:
         _tell(f"wrote {derived.path}")
     return 0

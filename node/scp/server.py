@@ -325,25 +325,28 @@ class Receiver:
         association, primitive = happening.assoc, happening.primitive
         session = self._sessions.of(association)
         if isinstance(primitive, A_ASSOCIATE) and primitive.result == _ACCEPTED:
-            accepted = (cx.context_id for cx in association.accepted_contexts)
-            session.reader.progress.accepted = frozenset(accepted)
+            self._prepare(session, association)
         elif isinstance(primitive, A_ABORT | A_P_ABORT):
             session.aborted_by_us = True
 
-    def _on_established(self, happening: Happening) -> None:
-        association = happening.assoc
-        session = self._sessions.of(association)
+    def _prepare(self, session: Session, association: Association) -> None:
         request = association.requestor.primitive
         session.reader.deadline_s = self._settings.pdu_timeout_s
         session.contexts = {
             cx.context_id: str(cx.abstract_syntax) for cx in association.accepted_contexts
         }
+        session.reader.progress.accepted = frozenset(session.contexts)
         session.source = Source(
             calling_ae_title=_title(request.calling_ae_title),
             called_ae_title=_title(request.called_ae_title),
             address=session.address,
             association_id=session.association_id,
         )
+
+    def _on_established(self, happening: Happening) -> None:
+        session = self._sessions.find(happening.assoc)
+        if session is None:
+            return  # ended meanwhile, before anything was recorded of it
         try:
             self._sessions.record_opening(session)
         except NodeError as error:  # C-ECHO goes on; a C-STORE tries again and is answered 0xA700

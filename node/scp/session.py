@@ -79,6 +79,11 @@ class Sessions:
         with self._lock:
             return self._open[association]
 
+    def find(self, association: Association) -> Session | None:
+        """Return the session of an association, None when it has ended."""
+        with self._lock:
+            return self._open.get(association)
+
     def open_associations(self) -> list[Association]:
         """Return every connection that has not ended."""
         with self._lock:
@@ -102,7 +107,11 @@ class Sessions:
             raise RuntimeError("a message came before the association was established")
         if not session.recorded:
             self._door.association_opened(session.source)
-            session.recorded = True
+            with self._lock:
+                session.recorded = True
+                ended = bool(session.end)
+            if ended:  # while this was being written: nobody else records the end
+                self._record_ends([session])
         return session.source
 
     def end(self, association: Association, end: str = "") -> Session | None:
@@ -116,10 +125,13 @@ class Sessions:
         """
         with self._lock:
             session = self._open.pop(association, None)
-        if session is not None:
+            if session is None:
+                return None
             last = ABORT if session.aborted_by_us else session.reader.last_type
             session.end = end or _ENDS.get(last, "LOST")
-            self._tell(session)
+            recorded = session.recorded
+        self._tell(session)
+        if recorded:
             self._record_ends([session])
         return session
 
@@ -157,8 +169,6 @@ class Sessions:
 
     def _record_ends(self, sessions: list[Session]) -> None:
         for session in sessions:
-            if not session.recorded:
-                continue
             try:
                 self._door.association_ended(
                     session.association_id,

@@ -165,14 +165,20 @@ class DoseOnWindow:
         self._cells: NDArray[np.intp] | None = None
         self._picked: dict[int, Floats] = {}
 
-    def at(self, height: float, cells: NDArray[np.intp]) -> tuple[Floats, bool]:
-        """Return the dose [Gy] of flat `cells` at `height` [mm], and whether that is inside."""
-        place = linear(self._grid.positions[0], np.array([height]))
-        k, share = int(place.lower[0]), float(place.share[0])
-        lower = self._pick(k, cells)
-        blend = (self._pick(k + 1, cells) - lower) * share
-        blend += lower
-        return blend, bool(place.inside[0])
+    def at(self, heights: Floats, cells: NDArray[np.intp]) -> Iterator[Floats | None]:
+        """Yield the dose [Gy] of flat `cells` at each of `heights` [mm]; None outside the grid."""
+        place = linear(self._grid.positions[0], heights)
+        for k, share, inside in zip(
+            place.lower.tolist(), place.share.tolist(), place.inside.tolist(), strict=True
+        ):
+            if not inside:
+                yield None
+                continue
+            lower = self._pick(k, cells)
+            blend = self._pick(k + 1, cells) - lower
+            blend *= share
+            blend += lower
+            yield blend
 
     def _pick(self, k: int, cells: NDArray[np.intp]) -> Floats:
         """Return frame `k` at flat `cells`; kept while the same cells are asked for."""
@@ -230,16 +236,14 @@ def dvh(
             share = fractions[cells]
             sums.outside += unit * steps * float(share_lost.sum())
         volume = unit * share
-        for step in range(steps):
-            height = low + (step + 0.5) * (high - low) / steps
-            dose, inside = sampler.at(height, cells)
-            if not inside:
+        heights = low + (np.arange(steps) + 0.5) * (high - low) / steps
+        for dose in sampler.at(heights, cells):
+            if dose is None:
                 sums.outside += float(volume.sum())
                 continue
-            if convert is not None:
-                dose = convert(dose)
-            selected = field.selects(dose, cells)
-            sums.add(dose, volume if selected is None else unit * selected)
+            gray = dose if convert is None else convert(dose)
+            selected = field.selects(gray, cells)
+            sums.add(gray, volume if selected is None else unit * selected)
     return sums.result()
 
 
@@ -263,8 +267,10 @@ class _Sums:
             self._count()
 
     def _count(self) -> None:
-        dose = np.concatenate([d for d, _ in self._waiting])
-        volume = np.concatenate([v for _, v in self._waiting])
+        dose, volume = self._waiting[0]
+        if len(self._waiting) > 1:
+            dose = np.concatenate([d for d, _ in self._waiting])
+            volume = np.concatenate([v for _, v in self._waiting])
         self._waiting, self._cells = [], 0
         if not volume.all():
             keep = volume > 0

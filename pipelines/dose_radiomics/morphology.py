@@ -38,15 +38,13 @@ def morphology(
     mesh = surface(mask, spacing_mm)
     v, a = mesh.volume_mm3, mesh.area_mm2
     q = 36 * np.pi * v**2
-    voxels = np.argwhere(mask) * np.array(spacing_mm)
-    same = intensity is mask or np.array_equal(intensity, mask)
-    lit = voxels if same else np.argwhere(intensity) * np.array(spacing_mm)
+    number, center, covariance = _moments(mask, spacing_mm)
     dose = values[intensity]
     hull = ConvexHull(mesh.vertices)
     box = np.ptp(mesh.vertices, axis=0)
     found: Features = {
         "RNU0": v,
-        "YEKZ": len(voxels) * float(np.prod(spacing_mm)),
+        "YEKZ": number * float(np.prod(spacing_mm)),
         "C0JK": a,
         "2PR5": a / v,
         "SKGS": v / (np.sqrt(np.pi) * a**1.5),
@@ -62,9 +60,10 @@ def morphology(
         "99N0": v * float(dose.mean()),
     }
     if dose.sum() != 0:
-        weighted = dose @ lit / dose.sum()
-        found["KLMA"] = float(np.linalg.norm(voxels.mean(axis=0) - weighted))
-    found |= _axes(voxels, v, a)
+        weighted = _center(np.where(intensity, values, 0.0), spacing_mm)
+        found["KLMA"] = float(np.linalg.norm(center - weighted))
+    if number > 1:
+        found |= _axes(covariance, v, a)
     return {code: float(found[code]) for code in MORPHOLOGY if code in found}
 
 
@@ -107,12 +106,43 @@ def autocorrelation(values: Floats, intensity: NDArray[np.bool_], spacing_mm: Sp
     return dict(zip(AUTOCORRELATION, (moran, geary), strict=True))
 
 
-def _axes(voxels: Floats, volume: float, area: float) -> Features:
-    """Return what the principal axes give; covariance over N - 1, axes of an ellipsoid."""
-    if len(voxels) < 2:  # noqa: PLR2004 - a covariance needs two
-        return {}
-    centered = voxels - voxels.mean(axis=0)
-    covariance = centered.T @ centered / (len(voxels) - 1)
+def _center(weight: NDArray[np.generic], spacing_mm: Spacing) -> Floats:
+    """Return the center of mass of `weight`, shape (slices, rows, columns) [mm]."""
+    first, second = weight.sum(axis=2), weight.sum(axis=0)
+    lines = (first.sum(axis=1), first.sum(axis=0), second.sum(axis=0))
+    total = float(lines[0].sum())
+    centers = [
+        step * float(np.arange(len(line)) @ line) / total
+        for line, step in zip(lines, spacing_mm, strict=True)
+    ]
+    return np.array(centers)
+
+
+def _moments(mask: NDArray[np.bool_], spacing_mm: Spacing) -> tuple[int, Floats, Floats]:
+    """Return number, center [mm] and covariance [mm²] of the voxels of `mask`, over N - 1.
+
+    From the numbers of voxels behind each pair of indices, so nothing is listed voxel by voxel.
+    """
+    ones = mask.view(np.uint8)
+    pairs = {
+        (0, 1): ones.sum(axis=2, dtype=np.int32),
+        (0, 2): ones.sum(axis=1, dtype=np.int32),
+        (1, 2): ones.sum(axis=0, dtype=np.int32),
+    }
+    lines = (pairs[0, 1].sum(axis=1), pairs[0, 1].sum(axis=0), pairs[0, 2].sum(axis=0))
+    number = int(lines[0].sum())
+    places = [np.arange(len(line)) * step for line, step in zip(lines, spacing_mm, strict=True)]
+    center = np.array([at @ line / number for at, line in zip(places, lines, strict=True)])
+    off = [at - middle for at, middle in zip(places, center, strict=True)]
+    covariance = np.diag([at**2 @ line for at, line in zip(off, lines, strict=True)])
+    for (first, second), behind in pairs.items():
+        shared = float(off[first] @ behind @ off[second])
+        covariance[first, second] = covariance[second, first] = shared
+    return number, center, covariance / max(number - 1, 1)
+
+
+def _axes(covariance: Floats, volume: float, area: float) -> Features:
+    """Return what the principal axes give, as those of an ellipsoid."""
     least, minor, major = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     found: Features = {
         "TDIC": 4 * float(np.sqrt(major)),

@@ -221,11 +221,14 @@ class CellField:
 
 def _slice(slabs: Sequence[Slab], height: float, window: Window) -> Floats:
     """Return the covered fraction of the cells of `window` by the slabs at `height`."""
-    covered = np.zeros(window.shape)
-    for slab in slabs:
-        if slab.low <= height < slab.high:
-            covered += coverage(_indices(slab, window), window.shape, signs=slab.signs)
-    return np.minimum(covered, 1.0)
+    parts = [
+        coverage(_indices(slab, window), window.shape, signs=slab.signs)
+        for slab in slabs
+        if slab.low <= height < slab.high
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return np.minimum(sum(parts, np.zeros(window.shape)), 1.0)
 
 
 def _indices(slab: Slab, window: Window) -> list[Floats]:

@@ -24,6 +24,7 @@ from pipelines.dose_radiomics.inputs import Case
 from pipelines.dose_radiomics.recipe import Interpolation, measured, region_features
 from pipelines.dose_radiomics.regions import Region
 from pipelines.dose_radiomics.resample import Axes, cubic, trilinear
+from pipelines.dose_radiomics.rois import uses_dose
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability_classes import LIMITS_CV, LIMITS_ICC, Stability
 
@@ -142,7 +143,7 @@ def study(
     levels: list[tuple[Factor, str]] = []
     for number, case in enumerate(cases, 1):
         evaluator = Evaluator(case, settings)
-        subjects = list(_subjects(evaluator))
+        subjects = list(_subjects(evaluator, case.dose))
         steps = usable(case.dose) if spacings_mm is None else spacings_mm
         work = list(grid_levels(case.dose, steps, sample or moved)) if number == 1 else []
         if len(cases) > 1:
@@ -191,6 +192,8 @@ def grid_levels(
     native = f"native {plane:g} x {row:g} x {column:g} mm"
     yield Level(factor=Factor.SPACING, name=native, grid=grid)
     for step in spacings_mm:
+        if np.allclose(grid.spacing_mm, step):
+            continue
         axes = _three(np.arange(p[0], p[-1] + 1e-6, step) for p in grid.positions)
         if min(len(axis) for axis in axes) >= _TWO:
             yield Level(factor=Factor.SPACING, name=f"{step:g} mm", grid=sample(grid, axes))
@@ -277,7 +280,7 @@ def classify(spreads: Iterable[Spread]) -> Stability:
     return Stability.LIMITED
 
 
-def _subjects(evaluator: Evaluator) -> Iterator[_Subject]:
+def _subjects(evaluator: Evaluator, dose: DoseGrid) -> Iterator[_Subject]:
     """Yield the regions that features are wanted of."""
     for task in evaluator.tasks():
         if not task.expression and not evaluator.has_features(task.leading):
@@ -285,6 +288,8 @@ def _subjects(evaluator: Evaluator) -> Iterator[_Subject]:
         region = evaluator.region(task)
         if region is not None:
             convert, _ = evaluator.conversion(task.leading)
+            if not uses_dose(task.node):  # then its margins are the same on every grid
+                region = measured(region, dose, convert)
             yield _Subject(label=task.label, region=region, convert=convert)
 
 
@@ -297,7 +302,9 @@ def _features(
     """Return the features of every region that has any at one level."""
 
     def one(subject: _Subject) -> Mapping[str, float]:
-        region = measured(subject.region, level.grid, subject.convert)
+        region = subject.region
+        if uses_dose(region.node):
+            region = measured(region, level.grid, subject.convert)
         found = region_features(region, level.grid, subject.convert, settings, level.interpolate)
         return found.values
 

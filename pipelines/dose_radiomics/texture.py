@@ -85,7 +85,8 @@ class Volume:
 
     def __init__(self, levels: NDArray[np.integer], mask: NDArray[np.bool_] | None = None) -> None:
         box = _bounding_box(levels if mask is None else mask | (levels > 0))
-        kind = np.int16 if levels.max(initial=0) < np.iinfo(np.int16).max else np.int32
+        top = levels.max(initial=0)
+        kind = next(k for k in (np.int8, np.int16, np.int32) if top < np.iinfo(k).max)
         padded = np.pad(levels[box].astype(kind), 1)
         self._mask = None if mask is None else np.pad(mask[box], 1)
         self.shape = padded.shape
@@ -250,12 +251,11 @@ def _runs(volume: Volume, step: int) -> Counts:
     """Return the runs along lines of `step`: all lines end to end, apart by zeros."""
     flat = volume.flat
     lines = np.pad(flat, (0, -len(flat) % step)).reshape(-1, step).T.ravel()
-    changes = np.flatnonzero(lines[1:] != lines[:-1]) + 1
-    starts = np.concatenate([[0], changes])
-    level = lines[starts].astype(np.intp)
+    starts = np.flatnonzero(lines[1:] != lines[:-1]) + 1  # the first run is padding
+    level = lines[starts]
+    inside = np.flatnonzero(level)
     length = np.diff(starts, append=len(lines))
-    inside = level > 0
-    return _tally(level[inside], length[inside])
+    return _tally(level[inside].astype(np.intp), length[inside])
 
 
 def _tally(level: Ints, partner: Ints) -> Counts:

@@ -73,3 +73,23 @@ def test_a_peer_that_sends_at_once_after_the_acceptance_is_not_cut_off(monkeypat
         association = associate(receiver.port, Context(VERIFICATION, EXPLICIT))
         assert association.echo().status == 0
         association.release()
+
+
+def test_an_association_that_ends_while_its_opening_is_recorded_does_not_stay_open():
+    """Its row would say for ever that something may still come."""
+    door = FakeDoor()
+    opened = door.association_opened
+    begun = threading.Event()
+
+    def slowly(source) -> None:
+        begun.set()
+        time.sleep(0.5)
+        opened(source)
+
+    door.association_opened = slowly
+    with receiving(door) as receiver:
+        association = associate(receiver.port)
+        begun.wait(5)
+        association._connection.close()
+        until(lambda: len(door.opened) == 1)
+        until(lambda: len(door.ended) == 1)

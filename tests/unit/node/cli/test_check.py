@@ -123,7 +123,8 @@ def test_every_command_and_option_explains_itself(command: click.Command) -> Non
 
 def test_the_commands_are_those_that_are_documented() -> None:
     assert list(main.commands) == [
-        "serve", "check", "status", "jobs", "retry", "cancel", "process", "send", "echo",
+        "serve", "check", "status", "jobs", "retry", "cancel", "process",
+        "dose-stability", "send", "echo",
     ]  # fmt: skip
 
 

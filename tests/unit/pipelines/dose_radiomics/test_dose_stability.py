@@ -108,6 +108,9 @@ def test_grids_of_other_spacing_and_phase_hold_the_same_dose(tmp_path):
     grid = read_dose(save(rd, tmp_path / "rd.dcm"))
 
     levels = list(grid_levels(grid, usable(grid, (1.0, 2.0, 3.0, 4.0))))
+    same = dose(linear_z, step=(2.0, 2.0, 2.0))
+    even = read_dose(save(same, tmp_path / "even.dcm"))
+    assert "2 mm" not in {level.name for level in grid_levels(even, (2.0, 3.0))}
 
     names = {f: [v.name for v in levels if v.factor is f] for f in Factor}
     assert names[Factor.SPACING] == ["native 3 x 2 x 2 mm", "2 mm", "3 mm", "4 mm"]
