@@ -17,7 +17,7 @@ from typing import ClassVar, TypeAlias
 
 from pydantic import BaseModel
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """What `json.dumps` takes without a custom encoder."""
 
 
