@@ -161,7 +161,7 @@ class Node:
               orphans=recovered.orphans, missing=len(recovered.missing))  # fmt: skip
         self.watch_disk()
         self._refuse_lost_destinations(store)
-        door = Door(store.intake, clock)
+        door = Door(store.intake, clock, ledger.resent_series())
 
         work_dir = config.node.data_dir / _WORK
         _clear_work(work_dir, store)

@@ -1,12 +1,13 @@
 """The intake, watched for what is sent again: a repeat proves that a sender took up a broken send.
 
-An object that is here already changes nothing in the ledger, so a complete re-send after a broken
-association would leave no trace. This door remembers it, in memory alone: after a restart the
-series waits for the sender once more, or for a person.
+An object that is here already adds no row to the ledger, so a complete re-send after a broken
+association would leave no trace. This door remembers it, and has it recorded with the end of the
+association, so that a restart knows it too.
 """
 
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -28,15 +29,19 @@ class Door:
         Makes objects durable.
     clock
         For the time at which an association began.
+    resent
+        What the ledger knows of earlier repeats.
     """
 
-    def __init__(self, intake: Intake, clock: Clock) -> None:
+    def __init__(
+        self, intake: Intake, clock: Clock, resent: Mapping[Uid, datetime] | None = None
+    ) -> None:
         self._intake = intake
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, datetime] = {}
         self._repeated: dict[str, set[Uid]] = defaultdict(set)
-        self._resent: dict[Uid, datetime] = {}
+        self._resent: dict[Uid, datetime] = dict(resent or {})
 
     def resent_at(self, series_instance_uid: str) -> datetime | None:
         """Return when the last released association began that repeated objects of a series."""
@@ -82,13 +87,17 @@ class Door:
         with self._lock:
             opened = self._open.pop(association_id, None)
             repeated = self._repeated.pop(association_id, set())
-            if end == RELEASED and opened is not None:
+            if end != RELEASED:
+                repeated = set()
+            if opened is not None:
                 for series in repeated:
                     self._resent.pop(series, None)  # the newest stand at the end
                     self._resent[series] = opened
                 while len(self._resent) > _MOST:
                     del self._resent[next(iter(self._resent))]
-        self._intake.association_ended(association_id, end=end, received=received, refused=refused)
+        self._intake.association_ended(
+            association_id, end=end, received=received, refused=refused, repeated=repeated
+        )
 
     def _note(self, accepted: Accepted, source: Source) -> None:
         if accepted.kept is Kept.DUPLICATE:

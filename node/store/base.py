@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Row, Table, select, update
 
@@ -22,6 +22,10 @@ from node.store.writer import Access
 
 T = TypeVar("T")
 UNKNOWN = "there is no {} {}"
+
+
+RESENT: Final = "series_resent"
+"""Event: a released association brought objects of the series that were here already."""
 
 
 class LedgerPart:

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
-from node.domain import Accepted, Clock, Header, Kept, Source
+from node.domain import Accepted, Clock, Header, Kept, Source, Uid
 from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
+from node.lifecycle import SeriesState
 from node.store import schema
 from node.store.arrivals import insert_instance, insert_quarantined
-from node.store.base import record_event
+from node.store.base import RESENT, record_event
 from node.store.dialect import Prepared
 from node.store.files import BlobFiles
 from node.store.header import keyword_tags, parse_header
@@ -146,9 +147,18 @@ class Intake:
         )
 
     def association_ended(
-        self, association_id: str, *, end: str, received: int, refused: int
+        self,
+        association_id: str,
+        *,
+        end: str,
+        received: int,
+        refused: int,
+        repeated: Collection[Uid] = (),
     ) -> None:
         """Record how an association ended: RELEASED, ABORTED or LOST.
+
+        `repeated` are the series of which it brought objects that were here already: in the same
+        transaction, since a re-send of nothing but those is what ends the wait after a break.
 
         Raises
         ------
@@ -162,7 +172,21 @@ class Intake:
             .where(a.association_id == association_id, a.ended_at.is_(None))
             .values(ended_at=now, end=end, received=received, refused=refused)
         )
-        self._database.write(lambda c: c.execute(statement))
+
+        def end_it(connection: Connection) -> None:
+            connection.execute(statement)
+            s = schema.series.c
+            waiting = select(s.series_instance_uid).where(
+                s.series_instance_uid.in_(sorted(repeated)),
+                s.state == SeriesState.RECEIVING.value,
+            )
+            for series in connection.execute(waiting).scalars().all() if repeated else ():
+                record_event(
+                    connection, now, RESENT, kind="series", subject=series,
+                    correlation=association_id,
+                )  # fmt: skip
+
+        self._database.write(end_it)
         self._on_change()
 
     def _understand(self, content: Encoded, source: Source) -> tuple[Header, str]:

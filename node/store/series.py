@@ -1,6 +1,7 @@
 """Series, instances, references and associations in the ledger."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, update
@@ -8,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, upd
 from node.domain import AETitle, Header, Instance, Reference, Series, Source, Uid
 from node.lifecycle import SERIES_TRANSITIONS, SeriesEvent, SeriesState, advance
 from node.store import schema
-from node.store.base import LedgerPart, record_event
+from node.store.base import RESENT, LedgerPart, record_event
 from node.store.files import BlobFiles
 from node.store.records import AssociationInfo
 
@@ -27,6 +28,19 @@ class SeriesLedger(LedgerPart):
     def series_in_state(self, state: SeriesState) -> list[Series]:
         """Return the series in `state`, oldest arrival first."""
         return self._series(schema.series.c.state == state.value)
+
+    def resent_series(self) -> dict[Uid, datetime]:
+        """Return when the last released association began that repeated a RECEIVING series."""
+        e, a, s = schema.event.c, schema.association.c, schema.series.c
+        query = (
+            select(e.subject, func.max(a.opened_at))
+            .join(schema.association, a.association_id == e.correlation)
+            .join(schema.series, s.series_instance_uid == e.subject)
+            .where(e.action == RESENT, s.state == SeriesState.RECEIVING.value)
+            .group_by(e.subject)
+        )
+        rows = self._database.read(lambda c: c.execute(query).all())
+        return {Uid(series): opened for series, opened in rows}
 
     def study_series(self, study_instance_uid: str) -> list[Series]:
         """Return the series of a study, oldest arrival first."""
