@@ -42,8 +42,8 @@ class Commands(click.Group):
         """Run the command; the last edge of the command line."""
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly when a reader such as `head` has seen enough
         except (NodeError, IllegalTransition) as error:
             _tell(error)
             code = next(code for kind, code in _EXITS if isinstance(error, kind))

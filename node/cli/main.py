@@ -14,10 +14,15 @@ import click
 
 from node.cli.check import check
 from node.cli.common import Commands
+from node.cli.doctor import doctor
 from node.cli.dose import dose_stability
+from node.cli.explain import explain
 from node.cli.jobs import cancel, jobs, retry
 from node.cli.network import echo, send
+from node.cli.replay import replay
+from node.cli.routes import routes
 from node.cli.run import process, serve
+from node.cli.settings import config
 from node.cli.status import status
 from node.log import configure
 from pipelines.catalog import PIPELINES
@@ -70,5 +75,22 @@ def _installed(distribution: str) -> str:
         return "(not installed as a package)"
 
 
-for command in (serve, check, status, jobs, retry, cancel, process, dose_stability, send, echo):
+_COMMANDS: Final = (
+    serve,
+    check,
+    doctor,
+    status,
+    jobs,
+    explain,
+    retry,
+    cancel,
+    replay,
+    routes,
+    config,
+    process,
+    dose_stability,
+    send,
+    echo,
+)
+for command in _COMMANDS:
     main.add_command(command)

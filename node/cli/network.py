@@ -24,7 +24,7 @@ from node.scu.sender import Outcome, Outgoing, Result, send_batch
 @json_option
 def echo(peer: str, count: int, config: Config, *, as_json: bool) -> None:
     """Ask PEER of the configuration whether it is there (C-ECHO), and how fast."""
-    remote = _remote(config, peer)
+    remote = peer_ae(config, peer)
     report = c_echo(remote, count=count)
     if as_json:
         echo_json(
@@ -57,7 +57,7 @@ def send(peer: str, paths: tuple[Path, ...], config: Config, *, as_json: bool) -
 
     The exit code is 0 only when the peer keeps every object.
     """
-    remote = _remote(config, peer)
+    remote = peer_ae(config, peer)
     items, passed_over = _readable(paths)
     results = _sent(remote, items, quiet=as_json) if items else []
     kept = [result for result in results if result.delivered]
@@ -108,7 +108,7 @@ def _sent(remote: PeerAE, items: list[Outgoing], *, quiet: bool) -> list[Result]
     return results
 
 
-def _remote(config: Config, name: str) -> PeerAE:
+def peer_ae(config: Config, name: str) -> PeerAE:
     """Return the peer called `name`; a usage error names those that can be called."""
     peer = config.peers.get(name)
     if peer is None or peer.host is None or peer.port is None:

@@ -15,7 +15,7 @@ from node.lifecycle import JobState, SeriesState
 from node.log import event
 from node.routing.evidence import Patient
 from node.routing.facts import Candidate, Origin
-from node.routing.match import judge
+from node.routing.match import Judgement, judge
 from node.routing.selection import (
     Ambiguous,
     Missing,
@@ -46,6 +46,21 @@ class _Subject:
     candidate: Candidate
     origin: Origin
     correlation: str
+
+
+def judge_route(route: Route, candidate: Candidate, origin: Origin) -> Judgement:
+    """Return whether `route` takes the series, and why or why not.
+
+    What the route matches must also be what its pipeline starts on.
+    """
+    taken, reason = judge(route.match, candidate.kind, origin, candidate.instances)
+    trigger = PIPELINES[route.pipeline].trigger
+    if taken and candidate.kind.value != trigger.value:
+        return False, (
+            f"{reason}, but {route.pipeline} takes {trigger.value} and this is"
+            f" {candidate.kind.value}"
+        )
+    return taken, reason
 
 
 class Decider:
@@ -140,15 +155,7 @@ class Decider:
         return matched, reasons
 
     def _judge(self, subject: _Subject, route: Route) -> tuple[bool, str]:
-        candidate = subject.candidate
-        taken, reason = judge(route.match, candidate.kind, subject.origin, candidate.instances)
-        trigger = PIPELINES[route.pipeline].trigger
-        if taken and candidate.kind.value != trigger.value:
-            return False, (
-                f"{reason}, but {route.pipeline} takes {trigger.value} and this is"
-                f" {candidate.kind.value}"
-            )
-        return taken, reason
+        return judge_route(route, subject.candidate, subject.origin)
 
     def _decide_route(
         self, subject: _Subject, route: Route, matched: str, *, overdue: bool
