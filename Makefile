@@ -17,7 +17,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 # Font and configuration caches stay inside the clone.
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
-.PHONY: help setup demo run test check bench lock clean
+.PHONY: help setup demo run test check bench lock wheelhouse install uninstall clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -61,6 +61,21 @@ check: setup  ## lint, format, types, import contracts, fast tests: what a chang
 
 bench: setup  ## ingest rate beside storescp and Orthanc
 	$(BIN)/python -m benchmarks.ingest
+
+# Everything that an offline machine needs: copy the clone with this folder there.
+wheelhouse: setup  ## download every wheel for `make install` into wheelhouse/
+	rm -rf wheelhouse
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes -r requirements/run.lock -d wheelhouse
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH) -d wheelhouse
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation . -w wheelhouse
+	cd wheelhouse && sha256sum *.whl > SHA256SUMS
+
+install:  ## install or upgrade the service from wheelhouse/ (as root; uses no network)
+	@PYTHON=$(PYTHON) systemd/install install
+
+uninstall:  ## remove the service; configuration and data stay (as root)
+	@systemd/install uninstall
 
 lock:  ## resolve the dependencies again (needs uv on the PATH)
 	$(BIN)/python requirements/lock.py
