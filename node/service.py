@@ -30,13 +30,18 @@ from node.errors import ConfigError, LedgerError
 from node.inbox import Inbox
 from node.lifecycle import JobState
 from node.log import event
+from node.notify import Notifier, channels_of
 from node.routing.coordinator import Coordinator
 from node.routing.door import Door
 from node.routing.keywords import SELECTION_KEYWORDS
+from node.scp.commitment import commitment_of
 from node.scp.server import Receiver
 from node.scp.settings import ReceiverSettings
-from node.scu.delivery import DeliveryWorker, RetryPolicy
+from node.scu.commitment import committers_of
+from node.scu.delivery import DeliveryWorker, Fallback, RetryPolicy
 from node.scu.destinations import destinations_of
+from node.scu.pull import puller_of
+from node.scu.reporter import Reporter, addresses
 from node.store.files import DiskState, Limits
 from node.store.store import Store, StoreOptions, open_store
 
@@ -169,23 +174,39 @@ class Node:
         engine = Engine(ledger, work_dir, options, clock)
         self._begin(stack, "engine", engine, engine.alive, wake=engine.wake)
 
+        policy = RetryPolicy.of(config.delivery)
         for destination in destinations_of(config):
-            sender = DeliveryWorker(destination, ledger, RetryPolicy.of(config.delivery), clock)
+            fallback = Fallback.of(config, destination.name)
+            sender = DeliveryWorker(destination, ledger, policy, clock, fallback=fallback)
             alive = partial(getattr, sender, "alive")
             self._begin(stack, f"delivery to {sender.name}", sender, alive, wake=sender.wake)
+        for committer in committers_of(config, ledger, policy, clock):
+            alive = partial(getattr, committer, "alive")
+            name = f"storage commitment of {committer.name}"
+            self._begin(stack, name, committer, alive, wake=committer.wake)
+        reporter = Reporter(ledger, addresses(config), clock)
+        alive = partial(getattr, reporter, "alive")
+        self._begin(stack, "commitment reports", reporter, alive, wake=reporter.wake)
 
-        coordinator = Coordinator(ledger, config, clock, door.resent_at)
+        puller = puller_of(config, door, clock)
+        coordinator = Coordinator(ledger, config, clock, door.resent_at, priors=puller.ask)
+        puller.on_news = coordinator.revisit
         self._begin(stack, "coordinator", coordinator, coordinator.alive, wake=coordinator.wake)
 
         called = AETitle(config.node.ae_titles[0])
+        if channels_of(config.notify):
+            notifier = Notifier(ledger, config.notify, clock, name=called, troubles=self.troubles)
+            self._begin(stack, "notifier", notifier, notifier.alive)
         for number, folder in enumerate(config.hot_folders):
             inbox = Inbox(folder, called, door, clock)
             self._begin(stack, f"hot folder {number}", inbox, inbox.alive)
 
-        receiver = self._receiver = Receiver(ReceiverSettings.of(config), door, clock)
+        services = (commitment_of(config, ledger).service(),)
+        receiver = self._receiver = Receiver(ReceiverSettings.of(config), door, clock, services)
         self._begin(stack, "receiver", receiver, lambda: receiver.alive)
 
-        control = ControlServer(config.node.data_dir, operator_handlers(ledger, self.troubles))
+        handlers = operator_handlers(ledger, self.troubles, coordinator.revisit)
+        control = ControlServer(config.node.data_dir, handlers)
         control.start()
         stack.callback(control.stop)
 

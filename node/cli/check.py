@@ -11,6 +11,8 @@ from node.config.load import load
 from node.config.model import Config
 from node.errors import ConfigError, LedgerError
 from node.store.store import refuse_remote
+from node.tls import problems as tls_problems
+from node.tls import valid_until
 from pipelines.catalog import PIPELINES
 
 
@@ -34,8 +36,9 @@ def check(path: Path, *, as_json: bool) -> None:
     try:
         config = load(path)
         refuse_remote(config.node.data_dir)
+        _refuse_credentials(path, config)
     except ConfigError as error:
-        problems = error.problems
+        config, problems = None, error.problems
     except LedgerError as error:
         config, problems = None, (f"{path}: node.data_dir: {error}; {error.advice}",)
     if as_json:
@@ -52,6 +55,15 @@ def check(path: Path, *, as_json: bool) -> None:
         click.get_current_context().exit(Exit.USAGE)
 
 
+def _refuse_credentials(path: Path, config: Config) -> None:
+    """Refuse certificates and keys that a start would refuse."""
+    if config.node.tls is None:
+        return
+    found = tls_problems(config.node.tls.credentials())
+    if found:
+        raise ConfigError([f"{path}: node.tls.{problem}" for problem in found])
+
+
 def _summarize(path: Path, config: Config) -> None:
     node = config.node
     senders = [
@@ -61,6 +73,9 @@ def _summarize(path: Path, config: Config) -> None:
     ]
     click.echo(f"{path}: ok")
     click.echo(f"listens on    {node.host}:{node.port} as {', '.join(node.ae_titles)}")
+    if node.tls is not None:
+        until = valid_until(node.tls.credentials()).date().isoformat()
+        click.echo(f"              {node.host}:{node.tls.port} over TLS; certificate until {until}")
     click.echo(f"data          {node.data_dir}")
     anybody = config.receive.unknown_peers.value == "accept"
     click.echo(f"receives from {'anybody' if anybody else ', '.join(senders) or 'nobody'}")

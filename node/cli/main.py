@@ -18,12 +18,14 @@ from node.cli.doctor import doctor
 from node.cli.dose import dose_stability
 from node.cli.explain import explain
 from node.cli.jobs import cancel, jobs, retry
+from node.cli.metrics import metrics
 from node.cli.network import echo, send
 from node.cli.replay import replay
 from node.cli.routes import routes
 from node.cli.run import process, serve
 from node.cli.settings import config
 from node.cli.status import status
+from node.cli.web import web
 from node.log import configure
 from pipelines.catalog import PIPELINES
 
@@ -87,6 +89,8 @@ _COMMANDS: Final = (
     replay,
     routes,
     config,
+    metrics,
+    web,
     process,
     dose_stability,
     send,

@@ -38,6 +38,9 @@ def _peers(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
             yield here, f"'{SENDER}' stands for the peer that sent the series; use another name"
         if name in _map(root.get("folders")):
             yield ("folders", name), f"'{name}' is a peer already; use another name"
+        if _map(peer).get("tls") is True and not _map(_map(root.get("node")).get("tls")):
+            yield (*here, "tls"), "needs our certificate and key under node.tls"
+        yield from _fallback(root, name, _map(peer).get("fallback"), here)
         ae_title = _map(peer).get("ae_title")
         if not isinstance(ae_title, str):
             continue
@@ -49,6 +52,25 @@ def _peers(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
             ("folders", SENDER),
             f"'{SENDER}' stands for the peer that sent the series; use another name",
         )
+
+
+def _fallback(
+    root: Mapping[str, JsonValue], name: str, fallback: JsonValue, here: Location
+) -> Iterator[Finding]:
+    """Find a fallback that is nowhere, cannot be sent to, or is the peer itself."""
+    peers, folders = _map(root.get("peers")), _map(root.get("folders"))
+    place = (*here, "fallback")
+    if not isinstance(fallback, str) or fallback in folders:
+        return
+    if fallback == name:
+        yield place, "a peer is no fallback of itself"
+    elif fallback not in peers:
+        yield (
+            place,
+            f"'{fallback}' is no peer and no folder{did_you_mean(fallback, [*peers, *folders])}",
+        )
+    elif _map(peers[fallback]).get("host") is None:
+        yield place, f"peers.{fallback} has no host and port to send to"
 
 
 def _routes(root: Mapping[str, JsonValue]) -> Iterator[Finding]:

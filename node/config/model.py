@@ -4,6 +4,7 @@ Every field has a description and an example: they write the sample ``config.yam
 the messages of `node.config.load`. Units are part of the key.
 """
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import Final
 from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
 from node.config.match import DEFAULT_CBCT, Match, Rule
+from node.config.notify import NotifySection
 from node.config.types import (
     AETitleText,
     ConfigPath,
@@ -22,10 +24,57 @@ from node.config.types import (
     Seconds,
     Section,
 )
+from node.tls import DEFAULT_PORT, Credentials
 from pipelines.catalog import PIPELINES
 
 SENDER: Final = "sender"
 """Destination that stands for the peer whose AE title sent the trigger."""
+
+
+class TlsVersion(StrEnum):
+    """The oldest TLS that is spoken (BCP 195)."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class TlsSection(Section):
+    """DICOM over TLS: a port of its own, and who we are in both directions."""
+
+    port: int = Field(
+        default=DEFAULT_PORT,
+        ge=0,
+        le=65535,
+        description="TCP port for DICOM over TLS, beside the plain one; 0 takes a free one.",
+        examples=[DEFAULT_PORT],
+    )
+    certificate: ConfigPath = Field(
+        description="Our certificate (PEM), followed by those between it and its authority.",
+        examples=["tls/rtnode.crt"],
+    )
+    key: ConfigPath = Field(
+        description="Its private key (PEM, no passphrase), readable by the node's user alone.",
+        examples=["tls/rtnode.key"],
+    )
+    authorities: ConfigPath = Field(
+        description="Certificates (PEM) of the authorities that sign those of the peers; a peer"
+        " without such a certificate is refused.",
+        examples=["tls/authorities.crt"],
+    )
+    minimum_version: TlsVersion = Field(
+        default=TlsVersion.TLS_1_2,
+        description="Oldest version of TLS that is spoken: 1.2 or 1.3. Quote it.",
+        examples=["1.2"],
+    )
+
+    def credentials(self) -> Credentials:
+        """Return what the contexts of both directions are built from."""
+        return Credentials(
+            certificate=self.certificate,
+            key=self.key,
+            authorities=self.authorities,
+            only_tls_1_3=self.minimum_version is TlsVersion.TLS_1_3,
+        )
 
 
 class NodeSection(Section):
@@ -74,6 +123,17 @@ class NodeSection(Section):
         le=1000,
         description="Connections from one IP address at one time.",
         examples=[16],
+    )
+    tls: TlsSection | None = Field(
+        default=None,
+        description="DICOM over TLS, for the peers with `tls: true`; without it there is none.",
+        examples=[
+            {
+                "certificate": "tls/rtnode.crt",
+                "key": "tls/rtnode.key",
+                "authorities": "tls/authorities.crt",
+            }
+        ],
     )
 
     @field_validator("database_url")
@@ -155,6 +215,16 @@ class ReceiveSection(Section):
     )
 
 
+class Pull(StrEnum):
+    """How what a pipeline lacks is fetched from a peer."""
+
+    NONE = "none"
+    MOVE = "move"
+    """C-MOVE: the peer opens an association to our port; what hospitals usually allow."""
+    GET = "get"
+    """C-GET: over the association of the question; the peer needs no way to us."""
+
+
 class Peer(Section):
     """A remote application entity: it may send to us, or be a destination, or both."""
 
@@ -176,6 +246,54 @@ class Peer(Section):
         description="Addresses or networks it sends from; needed with `receive: true`.",
         examples=[["192.0.2.10", "198.51.100.0/24"]],
     )
+    tls: bool = Field(
+        default=False,
+        description="true: DICOM over TLS in both directions and nothing else: it calls the port"
+        " under node.tls, and we call it with our certificate.",
+        examples=[False],
+    )
+    tls_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name in its certificate, where that is not `host`.",
+        examples=["pacs.example.org"],
+    )
+    commitment: bool = Field(
+        default=False,
+        description="true: it is asked for storage commitment of what we send; it must know our AE"
+        " title, host and port to report, and have `receive: true` and addresses here.",
+        examples=[False],
+    )
+    query: bool = Field(
+        default=False,
+        description="true: it answers C-FIND; an object whose sending ended without an answer is"
+        " then looked up before it is sent again.",
+        examples=[False],
+    )
+    pull: Pull = Field(
+        default=Pull.NONE,
+        description="How to fetch what a pipeline lacks from it (the structure set of a dose, the"
+        " planning CT of a CBCT): none, move or get; needs `query: true`.",
+        examples=["none"],
+    )
+    pull_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=600,
+        description="Most retrievals from it in a minute: an archive serves clinicians first.",
+        examples=[30],
+    )
+    fallback: Name | None = Field(
+        default=None,
+        description="A peer or folder that gets the results too when this one does not take them"
+        " in time; this one still gets them when it is back.",
+        examples=["archive2"],
+    )
+    fallback_after_s: Seconds = Field(
+        default=300.0,
+        description="How long results wait for it before the fallback gets them.",
+        examples=[300.0],
+    )
     connect_timeout_s: Seconds = Field(
         default=10.0, description="Time to open an association to it.", examples=[10.0]
     )
@@ -191,6 +309,11 @@ class Peer(Section):
             raise ValueError("host and port go together")
         if not self.receive and self.host is None:
             raise ValueError("give host and port (to send to it) or receive: true, or both")
+        needs_address = self.commitment or self.query or self.fallback is not None
+        if needs_address and self.host is None:
+            raise ValueError("commitment, query and fallback need host and port")
+        if self.pull is not Pull.NONE and not self.query:
+            raise ValueError("pull needs query: true")
         return self
 
 
@@ -318,6 +441,12 @@ class DeliverySection(Section):
         " dropped.",
         examples=[7.0],
     )
+    commitment_wait_s: Seconds = Field(
+        default=600.0,
+        description="A storage commitment report that did not come in this time is asked for"
+        " again; the time doubles.",
+        examples=[600.0],
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "DeliverySection":
@@ -399,6 +528,107 @@ class LogSection(Section):
     )
 
 
+class WebLanguage(StrEnum):
+    """What the page speaks before a person chose."""
+
+    ENGLISH = "en"
+    JAPANESE = "ja"
+
+
+class WebTls(Section):
+    """HTTPS: needed to listen on anything but this machine itself."""
+
+    certificate: ConfigPath = Field(
+        description="Certificate of the page (PEM), followed by those between it and its"
+        " authority.",
+        examples=["tls/web.crt"],
+    )
+    key: ConfigPath = Field(
+        description="Its private key (PEM, no passphrase), readable by the page's user alone.",
+        examples=["tls/web.key"],
+    )
+
+
+class WebSection(Section):
+    """The web page: `rtnode web`, a process of its own that reads the ledger and asks the node."""
+
+    listen: str = Field(
+        default="127.0.0.1:8080",
+        description="Address and port; port 0 takes a free one. Anything but 127.0.0.1 or [::1]"
+        " needs tls. Nobody gets in without a user from `rtnode web user add`.",
+        examples=["127.0.0.1:8080"],
+    )
+    tls: WebTls | None = Field(
+        default=None,
+        description="HTTPS; without it plain HTTP for this machine alone.",
+        examples=[{"certificate": "tls/web.crt", "key": "tls/web.key"}],
+    )
+    users_file: ConfigPath | None = Field(
+        default=None,
+        description="Users and the hashes of their passwords, written by `rtnode web user`;"
+        " without it web-users.json in data_dir.",
+        examples=["web-users.json"],
+    )
+    language: WebLanguage = Field(
+        default=WebLanguage.ENGLISH,
+        description="Language of the page until a person chooses: en or ja.",
+        examples=["en"],
+    )
+    idle_minutes: float = Field(
+        default=30.0,
+        gt=0,
+        le=720,
+        description="A session ends after so many minutes without a click.",
+        examples=[30.0],
+    )
+    session_hours: float = Field(
+        default=10.0,
+        gt=0,
+        le=72,
+        description="A session ends after so many hours in any case.",
+        examples=[10.0],
+    )
+    viewer_memory_mb: int = Field(
+        default=6144,
+        ge=512,
+        description="Address space of the process that decodes images for the page.",
+        examples=[6144],
+    )
+    viewer_timeout_s: Seconds = Field(
+        default=60.0,
+        description="It is killed when one picture takes longer.",
+        examples=[60.0],
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _is_endpoint(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) <= 65535):  # noqa: PLR2004 - the largest TCP port
+            raise ValueError("write address:port, for example 127.0.0.1:8080 or [::1]:8080")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            raise ValueError("the address is no IP address; 127.0.0.1 is this machine") from None
+        return value
+
+    @model_validator(mode="after")
+    def _safe(self) -> "WebSection":
+        if self.tls is None and not ipaddress.ip_address(self.host).is_loopback:
+            raise ValueError(f"{self.host} is seen from outside: give tls, or listen on 127.0.0.1")
+        return self
+
+    @property
+    def host(self) -> str:
+        """Return the IP address, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """Return the TCP port."""
+        return int(self.listen.rpartition(":")[2])
+
+
 class Config(Section):
     """The whole configuration of a node."""
 
@@ -440,6 +670,16 @@ class Config(Section):
         examples=[[{"path": "rtnode-drop"}]],
     )
     log: LogSection = Field(default_factory=LogSection, description="The technical log.")
+    notify: NotifySection = Field(
+        default_factory=NotifySection,
+        description="Who is told when something is held, a destination is down or the node is ill.",
+    )
+    web: WebSection | None = Field(
+        default=None,
+        description="The web page for operators and physicists; without this section there is"
+        " none.",
+        examples=[{}],
+    )
 
     def peer_of(self, ae_title: str) -> tuple[str, Peer] | None:
         """Return name and peer of `ae_title`, or None; AE titles of peers are unique."""

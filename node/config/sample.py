@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
@@ -95,7 +96,7 @@ def _entry(name: str, field: FieldInfo, value: object, indent: str, *, told: boo
     optional = value is None and shape is not None
     inner: list[str] = []
     given = value if value is not None else _example_of(field, shape)
-    if shape is None:
+    if shape is None or shape is UnionType:
         inner += _fields(model, _mapping(given), indent + "  ", told=told)
     elif shape is Mapping:
         for i, (key, item) in enumerate(_mapping(given).items()):
@@ -148,8 +149,14 @@ def _settings(pipeline: str, indent: str) -> Iterator[str]:
 
 
 def _section_of(annotation: object) -> tuple[type[BaseModel] | None, object]:
-    """Return the model below a field and how it is held: bare (None), `Mapping` or `tuple`."""
+    """Return the model below a field and how it is held: bare (None), `Mapping`, `tuple`...
+
+    ... or `UnionType`, where it may be left out.
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is UnionType and arguments[-1] is NoneType:
+        below = _section_of(arguments[0])[0]
+        return below, None if below is None else UnionType
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, None
     if origin is tuple:

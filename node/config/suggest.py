@@ -36,7 +36,7 @@ def _below(annotation: Any, part: str | int) -> Any:  # noqa: ANN401 - annotatio
     origin, arguments = get_origin(annotation), get_args(annotation)
     if _is_model(annotation):
         field = annotation.model_fields.get(part)
-        return field.annotation if field else None
+        return _given(field.annotation) if field else None
     if origin is Annotated:
         return _below(arguments[0], part)
     if origin is tuple:
@@ -50,6 +50,13 @@ def _below(annotation: Any, part: str | int) -> Any:  # noqa: ANN401 - annotatio
             return next((m for m in operators if m.symbol == part), None)
         return next((found for m in members if (found := _below(m, part)) is not None), None)
     return None
+
+
+def _given(annotation: Any) -> Any:  # noqa: ANN401 - as above
+    """Return the type of a value that is there, where it may be left out."""
+    members = [m for m in get_args(annotation) if m is not types.NoneType]
+    optional = get_origin(annotation) is types.UnionType and len(members) == 1
+    return members[0] if optional else annotation
 
 
 def _bare(annotation: Any) -> Any:  # noqa: ANN401 - as above

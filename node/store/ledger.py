@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select, update
 from node.lifecycle import DeliveryEvent, DeliveryState, JobEvent, JobState
 from node.store import schema
 from node.store.base import step_delivery
+from node.store.commitments import CommitmentLedger
 from node.store.decisions import DecisionLedger
 from node.store.deliveries import DeliveryLedger
 from node.store.jobs import JobLedger, give_up
@@ -17,14 +18,25 @@ from node.store.listing import Listing
 from node.store.records import Recovered
 from node.store.results import ResultLedger
 from node.store.series import SeriesLedger
+from node.store.statistics import StatisticsLedger
 from node.store.verify import Verification
+from node.store.worklist import Worklist
 
 LOST = "LOST"
 """End of an association that the node did not live to see."""
 
 
 class Ledger(
-    SeriesLedger, DecisionLedger, JobLedger, ResultLedger, DeliveryLedger, Listing, Verification
+    SeriesLedger,
+    DecisionLedger,
+    JobLedger,
+    ResultLedger,
+    DeliveryLedger,
+    CommitmentLedger,
+    Listing,
+    StatisticsLedger,
+    Worklist,
+    Verification,
 ):
     """One face for all parts."""
 

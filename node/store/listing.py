@@ -69,7 +69,7 @@ class Listing(LedgerPart):
                 attempts=tuple(_attempt(a) for a in connection.execute(_attempts(job_id))),
                 results=tuple(self._result(r) for r in connection.execute(_results(job_id))),
                 deliveries=tuple(_delivery(d) for d in connection.execute(_deliveries(job_id))),
-                events=tuple(_event(e) for e in connection.execute(_job_events(job_id))),
+                events=tuple(to_event(e) for e in connection.execute(_job_events(job_id))),
             )
 
         return self._database.read(look)
@@ -204,9 +204,15 @@ class Listing(LedgerPart):
                 )
                 .order_by(e.id)
             )
-            return [_event(row) for row in connection.execute(query)]
+            return [to_event(row) for row in connection.execute(query)]
 
         return self._database.read(look)
+
+    def has_event(self, action: str, subject: str) -> bool:
+        """Return whether `action` was ever noted of `subject`."""
+        e = schema.event.c
+        query = select(e.id).where(e.subject == subject, e.action == action).limit(1)
+        return self._database.read(lambda c: c.execute(query).first() is not None)
 
     def note(
         self, action: str, *, kind: str, subject: str, correlation: str = "", **detail: object
@@ -300,7 +306,8 @@ def _delivery(row: Row[Any]) -> DeliveryLine:
     )
 
 
-def _event(row: Row[Any]) -> EventLine:
+def to_event(row: Row[Any]) -> EventLine:
+    """Return the value object of a row."""
     return EventLine(
         at=row.at,
         action=row.action,
