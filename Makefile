@@ -17,7 +17,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 # Font and configuration caches stay inside the clone.
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
-.PHONY: help setup demo run test check bench lock wheelhouse install uninstall clean
+.PHONY: help setup demo run test check bench lock sbom audit wheelhouse install uninstall clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -61,6 +61,18 @@ check: setup  ## lint, format, types, import contracts, fast tests: what a chang
 
 bench: setup  ## ingest rate beside storescp and Orthanc
 	$(BIN)/python -m benchmarks.ingest
+
+# Tools of their own environment: nothing of them is installed with the node.
+.cache/audit/bin/pip-audit:
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom pip-audit
+
+sbom: .cache/audit/bin/pip-audit  ## write sbom.json (CycloneDX): what is installed with the node
+	{ cat requirements/run.lock; echo "$(TORCH)"; } | .cache/audit/bin/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json -
+
+audit: .cache/audit/bin/pip-audit  ## ask for known vulnerabilities of the locked dependencies (needs a network)
+	.cache/audit/bin/pip-audit --disable-pip --no-deps -r requirements/run.lock
 
 # Everything that an offline machine needs: copy the clone with this folder there.
 wheelhouse: setup  ## download every wheel for `make install` into wheelhouse/
