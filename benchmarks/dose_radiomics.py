@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pydicom import dcmread
 
 from pipelines.api import InputFile, Inputs, Provenance, Request, Role, settings_sha256
-from pipelines.dose_radiomics import ivh, morphology, stats, texture
+from pipelines.dose_radiomics.evaluate import Evaluator
+from pipelines.dose_radiomics.inputs import read_case
 from pipelines.dose_radiomics.pipeline import run
+from pipelines.dose_radiomics.recipe import IVH_STEP_GY, method
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.radiomics import ivh, morphology, stats, texture
+from pipelines.radiomics.engine import BinSize, features
 from tests.unit.pipelines.dose_radiomics.support import circle, dose, save, structure_set
 
 STEP_MM = 2.5
@@ -94,7 +99,7 @@ def discretise(values: np.ndarray, mask: np.ndarray, bin_gy: float) -> np.ndarra
     return np.where(mask, np.floor(values / bin_gy + 1e-9).astype(np.int32) + 1, 0)
 
 
-def ten_roi_job(folder: Path, rois: int = 10) -> Request:
+def ten_roi_job(folder: Path, rois: int = 10, *, pictures: bool = False) -> Request:
     """Write RTDOSE and RTSTRUCT of a thorax with `rois` structures, 3 mm slices."""
     heights = np.arange(-141, 142, 3.0)
 
@@ -132,7 +137,7 @@ def ten_roi_job(folder: Path, rois: int = 10) -> Request:
         uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
         sha = hashlib.sha256(path.read_bytes()).hexdigest()
         files.append(InputFile(role=role, path=path, sop_instance_uid=uid, sha256=sha))
-    settings = DoseRadiomicsSettings()
+    settings = DoseRadiomicsSettings(pictures=pictures)
     out = folder / "out"
     out.mkdir(exist_ok=True)
     provenance = Provenance(
@@ -149,13 +154,121 @@ def show(what: str, seconds: float) -> None:
     print(f"{what:32s} {seconds:8.3f}   {PEERS.get(what, '')}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """CPU seconds against a size, with the straight line through them."""
+
+    what: str
+    unit: str
+    sizes: list[float]
+    seconds: list[float]
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Return slope and intercept by least squares."""
+        slope, start = np.polyfit(self.sizes, self.seconds, 1)
+        return float(slope), float(start)
+
+    @property
+    def r_squared(self) -> float:
+        """Return the share of the variance that the line explains."""
+        slope, start = self.line
+        off = np.array(self.seconds) - start - slope * np.array(self.sizes)
+        return float(1 - (off**2).sum() / np.var(self.seconds) / len(self.sizes))
+
+
+def curves(repeats: int) -> list[Cost]:
+    """Measure texture and all default features by voxels, and evaluation by ROIs; print tables."""
+    values, lungs, _ = phantom()
+    wanted = method(DoseRadiomicsSettings())
+    by_voxels: dict[str, list[float]] = {"texture": [], "all default features": []}
+    sizes = []
+    for parts in (2, 4, 8, 16):
+        slices = parts * len(values) // 4
+        dose_part = np.concatenate([values] * parts)[:slices]
+        mask = np.concatenate([lungs] * parts)[:slices]
+        levels = discretise(dose_part, mask, 1)
+        sizes.append(float(mask.sum()))
+        by_voxels["texture"].append(cpu(lambda v=levels: all_texture(v), repeats))
+        by_voxels["all default features"].append(
+            cpu(lambda d=dose_part, m=mask: features(d, m, m, (2.5,) * 3, wanted), repeats)
+        )
+    found = [
+        Cost(what=what, unit="voxels", sizes=sizes, seconds=seconds)
+        for what, seconds in by_voxels.items()
+    ]
+    found.append(_by_rois(repeats))
+    for cost in found:
+        slope, start = cost.line
+        print(f"{cost.what}: {slope:.3g} s a {cost.unit.rstrip('s')} + {start:.3f} s, "
+              f"R2 {cost.r_squared:.4f}")  # fmt: skip
+        for size, seconds in zip(cost.sizes, cost.seconds, strict=True):
+            print(f"  {size:10.0f} {cost.unit:8s} {seconds:8.3f} s")
+    return found
+
+
+def _by_rois(repeats: int) -> Cost:
+    """Measure the evaluation of a structure set, DVH and features, by copies of one ROI."""
+    counts, seconds = [1, 2, 5, 10, 20], []
+    with tempfile.TemporaryDirectory() as folder:
+        case = read_case(ten_roi_job(Path(folder), 5).inputs, DoseRadiomicsSettings())
+        gtv = case.structures.named("GTV")
+        for count in counts:
+            rois = tuple(
+                replace(gtv, number=n, name=f"GTV {n}", interpreted_type="ORGAN")
+                for n in range(1, count + 1)
+            )
+            copies = replace(case, structures=replace(case.structures, rois=rois))
+            settings = DoseRadiomicsSettings(presets=())
+            work = Evaluator(copies, settings).run
+            seconds.append(cpu(work, repeats))
+    return Cost(
+        what="DVH and features of a 150 cc ROI", unit="ROIs", sizes=list(map(float, counts)),
+        seconds=seconds,
+    )  # fmt: skip
+
+
+def draw(path: Path, found: list[Cost]) -> None:
+    """Draw the curves with their lines."""
+    import matplotlib  # noqa: PLC0415 - costs a second and is needed here only
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for cost, color in zip(found, ("#0072B2", "#D55E00", "#009E73"), strict=True):
+        axes = left if cost.unit == "voxels" else right
+        scale = 1e6 if cost.unit == "voxels" else 1.0
+        x = np.array([0.0, max(cost.sizes)])
+        slope, start = cost.line
+        axes.plot(x / scale, start + slope * x, color=color, lw=1)
+        axes.plot(np.array(cost.sizes) / scale, cost.seconds, "o", color=color,
+                  label=f"{cost.what} (R² {cost.r_squared:.4f})")  # fmt: skip
+    left.set_xlabel("voxels of the region [million]")
+    right.set_xlabel("regions of interest")
+    right.set_xticks(found[-1].sizes)
+    for axes in (left, right):
+        axes.set_ylabel("CPU seconds, one thread")
+        axes.set_xlim(0)
+        axes.set_ylim(0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="upper left")
+    figure.suptitle("Cost of dose radiomics grows in proportion to voxels and to ROIs")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--curve", action="store_true", help="also voxels and ROIs against time")
+    parser.add_argument("--curve", type=Path, help="only voxels and ROIs against time, as PNG")
     options = parser.parse_args()
     repeats = options.repeats
+    if options.curve:
+        draw(options.curve, curves(repeats))
+        return
     values, lungs, target = phantom()
     print(f"lungs {lungs.sum()} voxels, target {target.sum()} voxels of {STEP_MM} mm")
     print(f"{'what':32s} {'CPU s':>8s}   peers, CPU s")
@@ -173,7 +286,8 @@ def main() -> None:
     inside, spacing = values[lungs], (STEP_MM,) * 3
     show("statistics, lungs", cpu(lambda: stats.statistics(inside), repeats))
     show("histogram, lungs", cpu(lambda: stats.histogram(coarse[lungs]), repeats))
-    show("ivh, lungs", cpu(lambda: ivh.ivh(inside, ivh.dose_levels(inside)), repeats))
+    steps = BinSize(width=IVH_STEP_GY)
+    show("ivh, lungs", cpu(lambda: ivh.ivh(*steps.volume_histogram(inside)), repeats))
     show("local, lungs", cpu(lambda: stats.local_intensity(values, lungs, spacing), repeats))
     show(
         "morphology, lungs",
@@ -185,12 +299,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = ten_roi_job(Path(folder))
         show("job, 10 ROIs, files to SR", cpu(lambda: run(job), repeats))
-        for rois in (2, 5, 20) if options.curve else ():
-            job = ten_roi_job(Path(folder), rois)
-            show(f"  {rois} ROIs", cpu(lambda j=job: run(j), 1))
-    for factor in (2, 4) if options.curve else ():
-        wider = np.concatenate([coarse] * factor)
-        show(f"  texture, {factor} x the voxels", cpu(lambda w=wider: all_texture(w), 1))
+        drawn = ten_roi_job(Path(folder), pictures=True)
+        show("  with the page as HTML, PNG, PDF", cpu(lambda: run(drawn), repeats))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"peak memory {peak} MiB")
 

@@ -20,10 +20,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.dose_radiomics import gray_at, ten_roi_job
 from pipelines.dicom.rtdose import DoseGrid
 from pipelines.dose_radiomics.inputs import read_case
-from pipelines.dose_radiomics.resample import Axes
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability import Study, study
 from pipelines.dose_radiomics.stability_report import summary
+from pipelines.radiomics.resample import Axes
 
 TABLE = ROOT / "pipelines" / "dose_radiomics" / "stability_table.py"
 SPACINGS_MM = (1.5, 2.0, 3.0, 4.0)  # beside the 2.5 mm of the phantom

@@ -26,6 +26,8 @@ class Role(StrEnum):
 
     CT = "CT"
     """Slices of the CT to be contoured, or of the CT that structures were drawn on."""
+    IMAGE = "IMAGE"
+    """Slices of the CT, synthetic CT or MR that structures were drawn on, as what is measured."""
     CBCT = "CBCT"
     """Slices of a cone-beam CT."""
     PLANNING_CT = "PLANNING_CT"

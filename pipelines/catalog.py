@@ -11,6 +11,7 @@ from typing import Final
 from pipelines.api import PipelineSpec, Role
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.image_radiomics.settings import ImageRadiomicsSettings
 from pipelines.synthetic_ct.settings import SyntheticCTSettings
 
 PIPELINES: Final[Mapping[str, PipelineSpec]] = MappingProxyType(
@@ -40,6 +41,14 @@ PIPELINES: Final[Mapping[str, PipelineSpec]] = MappingProxyType(
                 required=(Role.RTSTRUCT,),
                 optional=(Role.RTPLAN, Role.CT),
                 settings=DoseRadiomicsSettings,
+            ),
+            PipelineSpec(
+                name="image_radiomics",
+                version="0.1.0",
+                trigger=Role.RTSTRUCT,
+                required=(Role.IMAGE,),
+                optional=(),
+                settings=ImageRadiomicsSettings,
             ),
         )
     }

@@ -41,11 +41,18 @@ def _dose_radiomics() -> Run:
     return run
 
 
+def _image_radiomics() -> Run:
+    from pipelines.image_radiomics.pipeline import run
+
+    return run
+
+
 _LOADERS: Final[Mapping[str, Callable[[], Run]]] = MappingProxyType(
     {
         "autocontour": _autocontour,
         "synthetic_ct": _synthetic_ct,
         "dose_radiomics": _dose_radiomics,
+        "image_radiomics": _image_radiomics,
     }
 )
 """The names of `pipelines.catalog.PIPELINES`."""

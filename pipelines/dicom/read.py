@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pipelines.api import InputRejected
 
@@ -24,6 +24,21 @@ def tolerant() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a reader tolerates is no finding of ours
         yield
+
+
+@contextmanager
+def refusing_damage() -> Iterator[None]:
+    """Refuse an object whose elements cannot be converted: pydicom does that on first access.
+
+    Raises
+    ------
+    InputRejected
+        An element has no known value representation, or its bytes do not fit it.
+    """
+    try:
+        yield
+    except (NotImplementedError, struct.error, EOFError, BytesLengthException) as error:
+        raise InputRejected(f"an input file is damaged ({type(error).__name__})") from error
 
 
 def text(ds: Dataset, keyword: str) -> str:

@@ -15,7 +15,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import RTDoseStorage
 
 from pipelines.api import InputRejected
-from pipelines.dicom.read import read_dataset, tolerant
+from pipelines.dicom.read import read_dataset, refusing_damage, tolerant
 
 DOSE_TYPES = ("PHYSICAL", "EFFECTIVE")
 """Dose types that a DVH may be made of; ERROR is a difference, not a dose."""
@@ -85,7 +85,7 @@ def read_dose(path: Path) -> DoseGrid:
         If the object holds no dose that a DVH can be made of: no RT Dose, no pixels, relative
         or difference dose, one plane or a 1x1 grid, no scaling, frames without a clear place.
     """
-    with tolerant():
+    with tolerant(), refusing_damage():
         return _dose_grid(read_dataset(path))
 
 

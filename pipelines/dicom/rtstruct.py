@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from pipelines.api import InputRejected
-from pipelines.dicom.read import read_dataset, tolerant
+from pipelines.dicom.read import read_dataset, refusing_damage, tolerant
 
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 """Geometric types that enclose an area (PS3.3 C.8.8.6.1)."""
@@ -102,7 +102,7 @@ def read_structure_set(path: Path) -> StructureSet:
     InputRejected
         If the file is no DICOM file or no RT Structure Set, or names no ROI at all.
     """
-    with tolerant():
+    with tolerant(), refusing_damage():
         return _structure_set(read_dataset(path))
 
 

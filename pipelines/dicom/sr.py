@@ -20,6 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage
 
+from pipelines.dicom.charset import hold
+
 Variant = Literal["R2", "R1"]
 
 _SOP_CLASS: Final = {"comprehensive": ComprehensiveSRStorage, "enhanced": EnhancedSRStorage}
@@ -113,6 +115,7 @@ def fill(target: Dataset, report: Report, moment: tuple[str, str]) -> None:
     moment : (DA, TM)
         Content date and time.
     """
+    hold(target, _texts(report))
     target.ContentDate, target.ContentTime = moment
     target.InstanceNumber = 1
     target.CompletionFlag = "PARTIAL"
@@ -205,6 +208,15 @@ def number_text(value: float) -> str:
         if len(text) <= _NUMBER_LENGTH:
             return text
     raise ValueError("the number does not fit into a decimal string")
+
+
+def _texts(report: Report) -> Iterator[str]:
+    """Yield every text that comes from the input, in whatever script."""
+    for group in report.groups:
+        yield group.tracking_id
+        yield from group.parameters
+        if group.site is not None:
+            yield group.site.meaning
 
 
 def _group(group: Group, report: Report) -> bytes:
@@ -377,7 +389,10 @@ def _code(coded: Coded) -> bytes:
 
 
 def _item(**values: str | float | list[bytes]) -> bytes:
-    """Return a sequence item; texts must be ASCII, a list holds the items of a sequence."""
+    """Return a sequence item; a list holds the items of a sequence.
+
+    Texts are UTF-8, which is what the data set states wherever one of them is not ASCII.
+    """
     elements = sorted((_element(keyword), value) for keyword, value in values.items())
     body = b"".join(_encoded(head, vr, value) for (_, head, vr), value in elements)
     return _ITEM + struct.pack("<L", len(body)) + body
@@ -400,7 +415,7 @@ def _encoded(head: bytes, vr: str, value: str | float | list[bytes]) -> bytes:
     elif isinstance(value, float):
         stored = struct.pack("<d", value)
     else:
-        stored = value.encode("ascii")
+        stored = value.encode("utf-8")
         if len(stored) % 2:
             stored += b"\0" if vr == "UI" else b" "
     if vr in _LONG:

@@ -64,15 +64,25 @@ def read_volume(paths: Sequence[Path], *, check_scale: bool = True) -> CtVolume:
         positions, mixed geometry, a tilted gantry, undecodable pixels or a wrong scale.
     """
     with tolerant():
-        return _read_volume(paths, check_scale=check_scale)
+        return _read_volume(paths, "CT", check_scale=check_scale)
 
 
-def _read_volume(paths: Sequence[Path], *, check_scale: bool) -> CtVolume:
-    datasets, findings = _images(paths)
+def read_gray(paths: Sequence[Path], modality: str) -> CtVolume:
+    """Return the images `paths` of a modality without calibrated values as float32, in any order.
+
+    As `read_volume`, but `hu` holds what the rescale of each image gives, in no unit; voxels
+    outside the field of view are 0.
+    """
+    with tolerant():
+        return _read_volume(paths, modality, check_scale=False)
+
+
+def _read_volume(paths: Sequence[Path], modality: str, *, check_scale: bool) -> CtVolume:
+    datasets, findings = _images(paths, modality)
     poses = [pose_of(ds) for ds in datasets]
     geometry = StackGeometry.of(poses)
     ordered = [datasets[i] for i in examine(poses).order]
-    hu, padded = _stack(ordered)
+    hu, padded = _stack(ordered, modality)
     if check_scale:
         _check_scale(hu, ordered)
     return CtVolume(
@@ -196,7 +206,7 @@ def _place(image: sitk.Image, geometry: StackGeometry) -> None:
     image.SetDirection(tuple(float(v) for v in axes.ravel()))
 
 
-def _images(paths: Sequence[Path]) -> tuple[list[Dataset], list[Finding]]:
+def _images(paths: Sequence[Path], wanted: str) -> tuple[list[Dataset], list[Finding]]:
     """Read the files, drop localizers and repeats, and make sure that one series remains."""
     findings: list[Finding] = []
     images: dict[str, Dataset] = {}
@@ -204,13 +214,16 @@ def _images(paths: Sequence[Path]) -> tuple[list[Dataset], list[Finding]]:
     for path in paths:
         ds = read_dataset(path)
         modality = text(ds, "Modality")
-        if modality != "CT":
-            raise InputRejected(f"an image of modality {modality or 'none'} is not a CT")
+        if modality != wanted:
+            article = "an" if wanted == "MR" else "a"
+            raise InputRejected(
+                f"an image of modality {modality or 'none'} is not {article} {wanted}"
+            )
         if "LOCALIZER" in [str(v).upper() for v in ds.get("ImageType") or []]:
             localizers += 1
             continue
         if int(ds.get("NumberOfFrames") or 1) > 1:
-            raise InputRejected("multi-frame CT is not read by this version")
+            raise InputRejected(f"multi-frame {wanted} is not read by this version")
         images.setdefault(str(ds.SOPInstanceUID), ds)
     if localizers:
         findings.append(
@@ -222,7 +235,7 @@ def _images(paths: Sequence[Path]) -> tuple[list[Dataset], list[Finding]]:
             )
         )
     if not images:
-        raise InputRejected("there is no CT image among the inputs")
+        raise InputRejected(f"there is no {wanted} image among the inputs")
     for keyword, words in (
         ("SeriesInstanceUID", "series"),
         ("FrameOfReferenceUID", "frames of reference"),
@@ -233,10 +246,10 @@ def _images(paths: Sequence[Path]) -> tuple[list[Dataset], list[Finding]]:
     return list(images.values()), findings
 
 
-def _stack(datasets: Sequence[Dataset]) -> tuple[Voxels, NDArray[np.bool_] | None]:
-    """Decode the pixels of the ordered slices into HU; they leave the data sets."""
+def _stack(datasets: Sequence[Dataset], modality: str) -> tuple[Voxels, NDArray[np.bool_] | None]:
+    """Decode the pixels of the ordered slices into values; they leave the data sets."""
     shape = (len(datasets), int(datasets[0].Rows), int(datasets[0].Columns))
-    exact = all(_exact(ds) for ds in datasets)
+    exact = modality == "CT" and all(_exact(ds) for ds in datasets)
     hu: Voxels = np.empty(shape, np.int16) if exact else np.empty(shape, np.float32)
     padded = np.zeros(shape, np.bool_)
     for k, ds in enumerate(datasets):
@@ -244,7 +257,7 @@ def _stack(datasets: Sequence[Dataset]) -> tuple[Voxels, NDArray[np.bool_] | Non
         slope, intercept = _rescale(ds)
         values = stored * slope + intercept
         padded[k] = _padding(ds, stored, values)
-        values[padded[k]] = AIR_HU
+        values[padded[k]] = AIR_HU if modality == "CT" else 0
         hu[k] = np.clip(np.rint(values), -32768, 32767) if exact else values
         del ds.PixelData
     return hu, padded if padded.any() else None

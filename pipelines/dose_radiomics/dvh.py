@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.dicom.rtdose import DoseGrid
+from pipelines.radiomics.cells import Window
+from pipelines.radiomics.resample import linear
 
 Floats = NDArray[np.float64]
 
@@ -21,25 +23,6 @@ MAX_BINS = 2_000_000
 """Bins widen by tens where the highest dose would need more than this many."""
 _BATCH = 200_000
 """Cells gathered before they are counted: what stays in the cache of a core."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """Square cells in a plane, aligned with the dose rows and columns."""
-
-    size_mm: float
-    low: tuple[float, float]
-    """(row, column) [mm] of the outer corner of the first cell."""
-    shape: tuple[int, int]
-
-    @property
-    def centers(self) -> tuple[Floats, Floats]:
-        """Return the positions of the cell centers along rows and columns [mm]."""
-        rows, columns = (
-            start + self.size_mm * (np.arange(n, dtype=np.float64) + 0.5)
-            for start, n in zip(self.low, self.shape, strict=True)
-        )
-        return rows, columns
 
 
 class Field(Protocol):
@@ -128,27 +111,6 @@ class Conversion(Protocol):
     def __call__(self, dose: Floats) -> Floats:
         """Return the converted dose, same shape [Gy]."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Positions between samples: the two nearest samples and the share of the upper one."""
-
-    lower: NDArray[np.intp]
-    share: Floats
-    inside: NDArray[np.bool_]
-    """False more than half a sample beyond the first or last; the value is never used there."""
-
-
-def linear(samples: Floats, at: Floats) -> Linear:
-    """Return how to interpolate at positions `at`, shape (n,), between ascending `samples` [mm]."""
-    lower = np.clip(np.searchsorted(samples, at, side="right") - 1, 0, len(samples) - 2)
-    step = samples[lower + 1] - samples[lower]
-    share = np.clip((at - samples[lower]) / step, 0.0, 1.0)
-    first, last = samples[1] - samples[0], samples[-1] - samples[-2]
-    tolerance = 1e-6
-    inside = (at >= samples[0] - first / 2 - tolerance) & (at <= samples[-1] + last / 2 + tolerance)
-    return Linear(lower, share, inside)
 
 
 class DoseOnWindow:

@@ -1,6 +1,5 @@
 """All regions of a case, each for itself: one that fails is told, the others are reported."""
 
-import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,20 +11,22 @@ from scipy.spatial import QhullError
 
 from pipelines.api import Finding, Severity
 from pipelines.dicom.rtstruct import Roi
-from pipelines.dose_radiomics.contours import Solid, Spacing, box_solid, solid
 from pipelines.dose_radiomics.dvh import Dvh
 from pipelines.dose_radiomics.inputs import Case
+from pipelines.dose_radiomics.metric_names import Wanted, wanted
 from pipelines.dose_radiomics.metrics import (
+    INDICES,
     Isodose,
     Metric,
-    dose_metrics,
-    homogeneity,
-    target_metrics,
+    Place,
+    asked_for,
+    computed,
+    general,
     volume_metrics,
 )
+from pipelines.dose_radiomics.patterns import matches
 from pipelines.dose_radiomics.recipe import (
     Biological,
-    Features,
     measured,
     region_dvh,
     region_features,
@@ -33,29 +34,14 @@ from pipelines.dose_radiomics.recipe import (
 from pipelines.dose_radiomics.regions import Region
 from pipelines.dose_radiomics.rois import Both, ExpressionError, Name, Node, find, names, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.radiomics.contours import Solid, Spacing, box_solid, solid
+from pipelines.radiomics.region import Features
 
 T = TypeVar("T")
 NO_FEATURES = Features(values={}, averaged={}, voxels=0)
 LOST_SHARE = 0.001
 """Part of a region outside the dose grid that is worth a warning."""
 _TARGET_TYPES = frozenset({"GTV", "CTV", "PTV"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """One region with its results."""
-
-    name: str
-    """ROI name or expression."""
-    expression: str
-    """Empty for an ROI as drawn."""
-    roi: Roi
-    """The ROI itself, or the leftmost operand of the expression."""
-    dvh: Dvh | None
-    metrics: tuple[Metric, ...]
-    features: Features
-    parameters: tuple[str, ...]
-    """What is special to this region, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +58,36 @@ class Task:
     def leading(self) -> Roi:
         """Return the ROI itself, or the leftmost operand."""
         return self.operands[names(self.node)[0]][0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """One region with its results."""
+
+    task: Task
+    region: Region
+    dvh: Dvh | None
+    prescription_gy: float | None
+    """What the region is judged by, where any metric rests on it."""
+    metrics: tuple[Metric, ...]
+    features: Features
+    parameters: tuple[str, ...]
+    """What is special to this region, in words."""
+
+    @property
+    def name(self) -> str:
+        """Return the ROI name or the expression."""
+        return self.task.label
+
+    @property
+    def expression(self) -> str:
+        """Return the expression; empty for an ROI as drawn."""
+        return self.task.expression
+
+    @property
+    def roi(self) -> Roi:
+        """Return the ROI itself, or the leftmost operand of the expression."""
+        return self.task.leading
 
 
 class Evaluator:
@@ -188,7 +204,7 @@ class Evaluator:
         for note in dict.fromkeys(notes):
             self._find("contours-repaired", Severity.INFO, label, note)
         if found is None:
-            return self._outside(region, label, expression, leading)
+            return self._outside(region, task)
         self._tell_loss(found, label)
         features = self._features(region, convert, leading, label, expression)
         lines = [*words, *(f"Contours: {note}" for note in dict.fromkeys(notes))]
@@ -203,14 +219,13 @@ class Evaluator:
                          f"{grown.lattice.step_mm:g} mm, surface by covered fraction")  # fmt: skip
         if features.reason:
             lines.append(f"Not computed: features; {features.reason}")
-        metrics = (*volume_metrics(found), *dose_metrics(found, self._settings))
-        if not expression and _is_target(leading):
-            metrics += self._target(found, leading, lines)
+        more, prescription = self._metrics(task, found, lines)
+        metrics = (*volume_metrics(found), *more)
         return Evaluated(
-            name=label,
-            expression=expression,
-            roi=leading,
+            task=task,
+            region=region,
             dvh=found,
+            prescription_gy=prescription,
             metrics=metrics,
             features=features,
             parameters=tuple(lines),
@@ -262,7 +277,7 @@ class Evaluator:
                        f"DVH only: {features.reason}")  # fmt: skip
         return features
 
-    def _outside(self, region: Region, label: str, expression: str, roi: Roi) -> Evaluated | None:
+    def _outside(self, region: Region, task: Task) -> Evaluated | None:
         """Return a region without any dose: its volume is told, nothing is invented."""
         low, high = region.box
         ours = [(line[0], line[-1]) for line in self._case.dose.positions]
@@ -270,9 +285,9 @@ class Evaluator:
             high[axis] < first or low[axis] > last for axis, (first, last) in enumerate(ours)
         )
         if not apart:
-            self._find("roi-empty", Severity.INFO, label, "the region has no volume")
+            self._find("roi-empty", Severity.INFO, task.label, "the region has no volume")
             return None
-        self._find("roi-outside-dose", Severity.WARN, label, "lies outside the dose grid")
+        self._find("roi-outside-dose", Severity.WARN, task.label, "lies outside the dose grid")
         volume = sum(s.prism_cc for group in region.solids.values() for s in group)
         metric = Metric(
             name="VolOutGrid[cc]",
@@ -281,11 +296,11 @@ class Evaluator:
             unit="cm3",
         )
         return Evaluated(
-            name=label,
-            expression=expression,
-            roi=roi,
+            task=task,
+            region=region,
             dvh=None,
-            metrics=(metric,) if not expression else (),
+            prescription_gy=None,
+            metrics=(metric,) if not task.expression else (),
             features=NO_FEATURES,
             parameters=("Not computed: the region lies outside the dose grid",),
         )
@@ -306,17 +321,44 @@ class Evaluator:
                 )
             )
 
-    def _target(self, found: Dvh, roi: Roi, lines: list[str]) -> tuple[Metric, ...]:
-        """Return the indices of a target; without a prescription, its homogeneity only."""
-        by_roi = self._case.plan.prescription_by_roi if self._case.plan else {}
-        prescription = self._settings.prescription_gy or by_roi.get(
-            roi.number, self.prescription_gy
+    def _metrics(
+        self, task: Task, found: Dvh, lines: list[str]
+    ) -> tuple[Iterable[Metric], float | None]:
+        """Return the metrics of a region, and the prescription where they rest on one.
+
+        What has no value is told in `lines`.
+        """
+        asked = list(general(self._settings))
+        target = not task.expression and _is_target(task.leading)
+        if target:
+            asked += [wanted(kind) for kind in INDICES]
+        demanded = list(asked_for(_called(task), self._settings, matches))
+        prescription = self._prescription_of(task)
+        place = Place(dvh=found, prescription_gy=prescription, isodose=self._isodose)
+        metrics, missing = computed([*asked, *demanded], place)
+        judged = prescription if target or _relative(demanded) else None
+        if judged is not None:
+            lines.append(f"Prescription {judged:g} Gy")
+            if judged in self._isodoses:
+                lines.append(f"Isodose volumes {self._isodoses[judged].region}")
+        lines += [f"Not computed: {line}" for line in missing]
+        for line in missing:
+            if line.partition(":")[0] in {metric.name for metric in demanded}:
+                self._find("metric-not-computed", Severity.INFO, task.label, line)
+        return metrics, judged
+
+    def _prescription_of(self, task: Task) -> float | None:
+        """Return the prescription that a region is judged by [Gy]; none for biological dose."""
+        if self._settings.dose != "physical":
+            return None
+        named = (
+            gray
+            for pattern, gray in self._settings.prescriptions
+            if any(matches(name, pattern) for name in _called(task))
         )
-        if prescription is None or self._settings.dose != "physical":
-            return tuple(homogeneity(found))
-        isodose = self._isodose(prescription)
-        lines.append(f"Prescription {prescription:g} Gy; isodose volumes {isodose.region}")
-        return (*homogeneity(found), *target_metrics(found, isodose))
+        planned = self._case.plan.prescription_by_roi if self._case.plan else {}
+        own = None if task.expression else planned.get(task.leading.number)
+        return next(named, None) or self._settings.prescription_gy or own or self.prescription_gy
 
     def _isodose(self, prescription: float) -> Isodose:
         """Return the volumes of prescription and half of it, inside the body where it is drawn."""
@@ -359,9 +401,15 @@ class Evaluator:
         self.findings.append(Finding(code=code, severity=severity, message=message, roi=roi))
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Return whether an ROI name fits a glob pattern, whatever their case."""
-    return fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
+def _called(task: Task) -> tuple[str, ...]:
+    """Return what a region goes by in patterns."""
+    return (task.expression,) if task.expression else (task.leading.name, task.label)
+
+
+def _relative(asked: Iterable[Wanted]) -> bool:
+    """Return whether any metric rests on the prescription."""
+    return any(m.relative or m.kind in INDICES or (m.unit == "%" and m.kind.startswith("D"))
+               for m in asked)  # fmt: skip
 
 
 def _is_target(roi: Roi) -> bool:

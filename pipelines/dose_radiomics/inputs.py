@@ -12,9 +12,9 @@ from pipelines.api import Finding, InputRejected, Inputs, Role, Severity
 from pipelines.dicom.read import text, tolerant
 from pipelines.dicom.rtdose import DoseGrid, read_dose
 from pipelines.dicom.rtstruct import StructureSet, read_structure_set
-from pipelines.dose_radiomics.contours import FLAT_MM
 from pipelines.dose_radiomics.plan import Plan, read_plan
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.radiomics.contours import FLAT_MM
 
 COURSE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "")
 """Dose summation types that stand for a whole course, best first; empty: not stated."""
@@ -31,8 +31,10 @@ class Case:
     """The objects that the dose was taken from: one, or all beams."""
     structures: StructureSet
     plan: Plan | None
+    image_paths: tuple[Path, ...]
+    """Slices of the image that the structures were drawn on, where they are among the inputs."""
     image_spacing_mm: float | None
-    """Slice spacing of the planning image, where it is among the inputs."""
+    """Slice spacing of that image."""
     findings: tuple[Finding, ...]
 
 
@@ -58,12 +60,14 @@ def read_case(inputs: Inputs, settings: DoseRadiomicsSettings) -> Case:
         findings.append(
             _warn("plan-names-other-structures", "the plan was made on another structure set")
         )
+    images = _images(inputs, structures)
     return Case(
         dose=_facing_contours(dose, structures),
         dose_sources=sources,
         structures=structures,
         plan=plan,
-        image_spacing_mm=_image_spacing(inputs, structures),
+        image_paths=images,
+        image_spacing_mm=_image_spacing(images),
         findings=tuple(findings),
     )
 
@@ -195,15 +199,20 @@ def _facing_contours(dose: DoseGrid, structures: StructureSet) -> DoseGrid:
     return dose if axis == 0 else dose.facing(axis)
 
 
-def _image_spacing(inputs: Inputs, structures: StructureSet) -> float | None:
-    """Return the slice spacing of the images that the structures were drawn on [mm]."""
+def _images(inputs: Inputs, structures: StructureSet) -> tuple[Path, ...]:
+    """Return the images that the structures were drawn on."""
     wanted = set(structures.referenced_image_uids)
-    files = [f for f in inputs.files if f.role is Role.CT and f.sop_instance_uid in wanted]
+    found = (f for f in inputs.files if f.role is Role.CT and f.sop_instance_uid in wanted)
+    return tuple(f.path for f in found)
+
+
+def _image_spacing(paths: Sequence[Path]) -> float | None:
+    """Return the slice spacing of images [mm]."""
     heights, normal = [], None
-    for file in files:
+    for path in paths:
         with tolerant():
             image = dcmread(
-                file.path,
+                path,
                 force=True,
                 stop_before_pixels=True,
                 specific_tags=["ImagePositionPatient", "ImageOrientationPatient"],

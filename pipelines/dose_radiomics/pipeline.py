@@ -18,8 +18,11 @@ from pipelines.dicom.sr import Report, fill, read_back, sop_class_uid
 from pipelines.dose_radiomics.document import report as make_report
 from pipelines.dose_radiomics.evaluate import Evaluator
 from pipelines.dose_radiomics.inputs import Case, read_case
+from pipelines.dose_radiomics.outputs import further
+from pipelines.dose_radiomics.pages import write_pages
+from pipelines.dose_radiomics.planes import image_of
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
-from pipelines.dose_radiomics.tables import write_report
+from pipelines.dose_radiomics.tables import write_tables
 
 FILE_NAME: Final = "dose-radiomics.dcm"
 SERIES_NUMBER: Final = 9801
@@ -48,10 +51,17 @@ def run(request: Request) -> Outcome:
         raise InputRejected(_nothing(len(results), [f.message for f in findings]))
     content = make_report(case, results, settings, request.provenance)
     written = _write(content, case, request)
-    figures = write_report(request.output / "report", results, findings, settings)
+    folder = request.output / "report"
+    figures = write_tables(folder, results, findings, settings)
     figures["prescription_gy"] = evaluator.prescription_gy
     figures["dose_type"] = case.dose.dose_type
-    return Outcome(objects=(written,), findings=findings, figures=figures)
+    page = None
+    if settings.pictures:
+        image = image_of(case.image_paths, case.dose.frame_of_reference_uid)
+        prescription = evaluator.prescription_gy
+        page = write_pages(folder, case.dose, image, results, findings, settings, prescription).pdf
+    more, told = further(request, case, evaluator, results, page)
+    return Outcome(objects=(written, *more), findings=(*findings, *told), figures=figures)
 
 
 def _write(content: Report, case: Case, request: Request) -> DerivedObject:

@@ -7,48 +7,25 @@
 5. EQD2 or BED, if asked for: interpolate first, then convert.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.dicom.rtdose import DoseGrid
-from pipelines.dose_radiomics import ivh, morphology, stats, texture
-from pipelines.dose_radiomics.dvh import Conversion, Dvh, dvh, linear
+from pipelines.dose_radiomics.dvh import Conversion, Dvh, dvh
 from pipelines.dose_radiomics.regions import CellField, Region, with_margins
-from pipelines.dose_radiomics.resample import Axes, aligned, trilinear
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.radiomics import region as engine
+from pipelines.radiomics.engine import BinSize, Method
+from pipelines.radiomics.region import Features, Interpolation, Recipe
+from pipelines.radiomics.resample import Axes, linear, trilinear
 
 Floats = NDArray[np.float64]
 
 RECIPE = "dose-ibsi-v1"
-TIE = 1e-9
-"""Keeps a dose of exactly k bins in one bin, whatever the dose grid scaling was."""
-MASK_DECIMALS = 5
-"""Without rounding, voxels of exactly half coverage fall to either side by chance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """Feature values by IBSI code; what is undefined is absent."""
-
-    values: Mapping[str, float]
-    """GLCM and GLRLM merged over the directions."""
-    averaged: Mapping[str, float]
-    """GLCM and GLRLM averaged over the directions."""
-    voxels: int
-    reason: str = ""
-    """Why there are no values."""
-
-
-class Interpolation(Protocol):
-    """A way to get values between samples."""
-
-    def __call__(self, values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
-        """Return `values` at every point of the grid `at`."""
-        ...
+IVH_STEP_GY = 0.01
+"""Levels of dose in the intensity-volume histogram: our choice, there is no reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,83 +73,34 @@ def region_features(
     interpolate: Interpolation = trilinear,
 ) -> Features:
     """Return the features of a region; none, with the reason, where it is too small."""
-    step = settings.resample_mm
-    margin = stats.PEAK_RADIUS_MM + step
-    low, high = region.box
-    whole = [aligned(samples, step) for samples in grid.positions]
-    at = tuple(
-        line[(line > low[axis] - margin) & (line < high[axis] + margin)]
-        for axis, line in enumerate(whole)
+
+    def dose_at(axes: Axes) -> Floats:
+        dose = interpolate(grid.dose, grid.positions, axes)
+        return dose if convert is None else convert(dose)
+
+    return engine.region_features(
+        dose_at, grid.positions, region.box, region.on_voxels, _recipe(settings)
     )
-    if min(len(line) for line in at) < 2:  # noqa: PLR2004 - a voxel size needs two
-        return Features(values={}, averaged={}, voxels=0, reason="outside the dose grid")
-    planes, rows, columns = at
-    centers = (planes, rows, columns)
-    dose = interpolate(grid.dose, grid.positions, centers)
-    if convert is not None:
-        dose = convert(dose)
-    mask = np.round(region.on_voxels(centers, dose), MASK_DECIMALS) >= 0.5  # noqa: PLR2004
-    voxels = int(np.count_nonzero(mask))
-    if voxels < settings.min_voxels:
-        reason = f"{voxels} voxels of {step:g} mm, fewer than {settings.min_voxels}"
-        return Features(values={}, averaged={}, voxels=voxels, reason=reason)
-    values, averaged = masked_features(dose, mask, settings)
-    return Features(values=values, averaged=averaged, voxels=voxels)
 
 
-def masked_features(
-    dose: Floats, mask: NDArray[np.bool_], settings: DoseRadiomicsSettings
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the features of the voxels in `mask`, and those averaged over the directions.
-
-    Parameters
-    ----------
-    dose : ndarray, shape (slices, rows, columns) [Gy]
-        On isotropic voxels of ``settings.resample_mm``.
-    mask : ndarray of bool, same shape
-    """
-    wanted = frozenset(settings.families)
-    spacing = (settings.resample_mm,) * 3
-    inside = dose[mask]
-    level = np.zeros(dose.shape, dtype=np.int32)
-    level[mask] = np.floor(inside / settings.bin_gy + TIE).astype(np.int32) + 1
-    values: dict[str, float] = {}
-    if "morphology" in wanted:
-        values |= morphology.morphology(mask, dose, mask, spacing)
-    if "autocorrelation" in wanted:
-        values |= morphology.autocorrelation(dose, mask, spacing)
-    if "statistics" in wanted:
-        values |= stats.statistics(inside)
-    if "histogram" in wanted:
-        values |= stats.histogram(level[mask])
-    if "ivh" in wanted:
-        values |= ivh.ivh(inside, ivh.dose_levels(inside))
-    if "local" in wanted:
-        values |= stats.local_intensity(dose, mask, spacing)
-    merged, averaged = _texture(level, wanted)
-    return values | merged, averaged
+def _recipe(settings: DoseRadiomicsSettings) -> Recipe:
+    """Return what the engine needs to know."""
+    return Recipe(
+        step_mm=settings.resample_mm,
+        min_voxels=settings.min_voxels,
+        method=method(settings),
+        filters=settings.filters,
+        filter_method=engine.filter_method(settings),
+    )
 
 
-def _texture(
-    level: NDArray[np.int32], wanted: frozenset[str]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the texture of discretised voxels, and GLCM and GLRLM averaged."""
-    volume = texture.Volume(level)
-    values: dict[str, float] = {}
-    averaged: dict[str, float] = {}
-    for name, family in (("glcm", texture.glcm), ("glrlm", texture.glrlm)):
-        if name in wanted:
-            merged, each = family(volume)
-            values |= merged
-            averaged |= each
-    for name, single in (
-        ("glszm", texture.glszm),
-        ("gldzm", texture.gldzm),
-        ("neighborhood", texture.neighborhood),
-    ):
-        if name in wanted:
-            values |= single(volume)
-    return values, averaged
+def method(settings: DoseRadiomicsSettings) -> Method:
+    """Return what is computed, on levels anchored at 0 Gy."""
+    return Method(
+        families=settings.families,
+        levels=BinSize(width=settings.bin_gy, unit="Gy"),
+        volume_histogram=BinSize(width=IVH_STEP_GY, unit="Gy"),
+    )
 
 
 def parameters(settings: DoseRadiomicsSettings) -> tuple[str, ...]:
@@ -188,6 +116,7 @@ def parameters(settings: DoseRadiomicsSettings) -> tuple[str, ...]:
         f"Discretisation: fixed bin size {settings.bin_gy:g} Gy, first bin starts at 0 Gy",
         "GLCM, GLRLM: 3D merged over 13 directions (IAZD), distance 1, Chebyshev",
         "GLSZM, GLDZM, NGTDM, NGLDM: 3D (KOBO), distance 1, alpha 0",
-        f"IVH: levels of {ivh.DOSE_STEP_GY:g} Gy",
+        f"IVH: levels of {IVH_STEP_GY:g} Gy",
         f"Smallest region for features: {settings.min_voxels} voxels",
+        *engine.parameters(settings),
     )

@@ -7,10 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dose_radiomics.contours import Slab, Solid
-from pipelines.dose_radiomics.dvh import Window
 from pipelines.dose_radiomics.margins import Grown, depth, lattice
-from pipelines.dose_radiomics.resample import Axes
 from pipelines.dose_radiomics.rois import (
     Band,
     Both,
@@ -27,13 +24,15 @@ from pipelines.dose_radiomics.rois import (
     uses_dose,
 )
 from pipelines.geometry.polygons import coverage
+from pipelines.radiomics.cells import Window, indices, on_voxels
+from pipelines.radiomics.contours import Slab, Solid
+from pipelines.radiomics.resample import Axes
 
 Floats = NDArray[np.float64]
 Box = tuple[Floats, Floats]
 
 CELLS = ((1.0, 0.1), (20.0, 0.25), (500.0, 0.5), (10_000.0, 1.0), (np.inf, 2.0))
 """(up to cc, in-plane cell size [mm]) for the DVH."""
-VOXEL_SCANLINES = 16
 _EDGE_MM = 1e-6
 
 
@@ -107,7 +106,7 @@ class Region:
         return [slab for solid in self.solids[name] for slab in solid.slabs]
 
     def _slab_voxels(self, name: Name, centers: Axes) -> Floats:
-        return _voxels(self.slabs(name), centers)
+        return on_voxels(self.slabs(name), centers)
 
     def grow(self, margin: Margin, dose_at: Callable[[Axes], Floats]) -> Grown:
         """Return a margin of this region on a lattice of its own."""
@@ -222,42 +221,13 @@ class CellField:
 def _slice(slabs: Sequence[Slab], height: float, window: Window) -> Floats:
     """Return the covered fraction of the cells of `window` by the slabs at `height`."""
     parts = [
-        coverage(_indices(slab, window), window.shape, signs=slab.signs)
+        coverage(indices(slab, window), window.shape, signs=slab.signs)
         for slab in slabs
         if slab.low <= height < slab.high
     ]
     if len(parts) == 1:
         return parts[0]
     return np.minimum(sum(parts, np.zeros(window.shape)), 1.0)
-
-
-def _indices(slab: Slab, window: Window) -> list[Floats]:
-    """Return the loops of a slab in index coordinates of the window."""
-    low = np.array(window.low)
-    return [(loop - low) / window.size_mm - 0.5 for loop in slab.loops]
-
-
-def _voxels(slabs: Sequence[Slab], centers: Axes) -> Floats:
-    """Return the covered fraction of voxels, shape (planes, rows, columns)."""
-    planes, rows, columns = centers
-    height, size = planes[1] - planes[0], float(rows[1] - rows[0])
-    window = Window(
-        size_mm=size,
-        low=(float(rows[0]) - size / 2, float(columns[0]) - size / 2),
-        shape=(len(rows), len(columns)),
-    )
-    covered = np.zeros((len(planes), len(rows), len(columns)))
-    bottom, top = planes - height / 2, planes + height / 2
-    for slab in slabs:
-        share = (np.minimum(top, slab.high) - np.maximum(bottom, slab.low)) / height
-        touched = np.flatnonzero(share > 0)
-        if not len(touched):
-            continue
-        area = coverage(
-            _indices(slab, window), window.shape, scanlines=VOXEL_SCANLINES, signs=slab.signs
-        )
-        covered[touched] += share[touched, None, None] * area
-    return np.minimum(covered, 1.0)
 
 
 def _ball_cc(volume_cc: float, mm: float) -> float:

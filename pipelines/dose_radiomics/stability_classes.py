@@ -19,6 +19,10 @@ LIMITS_ICC: Final = (0.9, 0.5)
 """Stable from the first on, unstable below the second (Koo and Li 2016: excellent, poor)."""
 
 
+_MEASURED: Final = DoseRadiomicsSettings()
+"""The recipe of the table."""
+
+
 class Stability(StrEnum):
     """What a change of grid, interpolation or algorithm does to a feature."""
 
@@ -51,13 +55,18 @@ CLASSES: Final[Mapping[str, Shipped]] = MappingProxyType(
 
 def class_of(code: str, settings: DoseRadiomicsSettings) -> Shipped | None:
     """Return the shipped class; None for a feature or a recipe that was not measured."""
-    default = DoseRadiomicsSettings()
     same = (
-        settings.resample_mm == default.resample_mm
-        and settings.bin_gy == default.bin_gy
-        and settings.dose == default.dose
+        settings.resample_mm == _MEASURED.resample_mm
+        and settings.bin_gy == _MEASURED.bin_gy
+        and settings.dose == _MEASURED.dose
     )
     return CLASSES.get(code) if same else None
+
+
+def stability_word(code: str, settings: DoseRadiomicsSettings) -> str:
+    """Return the shipped class of a feature; empty where none was measured."""
+    found = class_of(code, settings)
+    return "" if found is None else found.stability.value
 
 
 def told(settings: DoseRadiomicsSettings) -> tuple[str, ...]:

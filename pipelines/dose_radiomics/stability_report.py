@@ -9,11 +9,11 @@ from typing import Final
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.dose_radiomics.features import FEATURES
 from pipelines.dose_radiomics.recipe import parameters
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability import Factor, Row, Study
 from pipelines.dose_radiomics.stability_classes import LIMITS_CV, LIMITS_ICC, Stability
+from pipelines.radiomics.features import FEATURES
 from pipelines.report.figures import COLORS, DPI, FOOTER
 from pipelines.report.page import Cell, Picture, Section, Table, write_page
 

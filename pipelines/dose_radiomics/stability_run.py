@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.api import InputRejected
-from pipelines.dose_radiomics.evaluate import matches
 from pipelines.dose_radiomics.folder import read_cases
+from pipelines.dose_radiomics.patterns import matches
 from pipelines.dose_radiomics.rois import ExpressionError, Name, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability import study

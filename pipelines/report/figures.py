@@ -16,6 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipelines.report.lettering import drawable
+from pipelines.report.plane import Plane
+
 Vector: TypeAlias = tuple[float, float, float]
 Window: TypeAlias = tuple[float, float]
 """(level, width) [HU]."""
@@ -30,6 +33,10 @@ COLORS: Final = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#c0c0c0",
 )  # fmt: skip
 """Okabe and Ito (2008): told apart with every kind of color vision."""
+DASHES: Final = ("-", "--", ":", "-.")
+"""Line styles, one a round through the colors."""
+MANY: Final = 16
+"""Names that fit into a legend beside a plot in the usual size."""
 DPI: Final = 100
 
 
@@ -45,6 +52,15 @@ class Scan:
     """Patient LPS direction of growing column index."""
     column_direction: Vector = (0, 1, 0)
     """Patient LPS direction of growing row index."""
+
+    @property
+    def directions(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the LPS directions of growing (slice, row, column) index."""
+        row, column = (
+            np.asarray(self.row_direction, float),
+            np.asarray(self.column_direction, float),
+        )
+        return np.cross(row, column), column, row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +84,9 @@ class Curve:
     volume_percent: NDArray[np.float64]
     """Shape (n,), volume that receives at least this dose [%]."""
     color: str = ""
+    """Any Matplotlib color; empty: the next of `COLORS`."""
+    style: str = "-"
+    """Matplotlib line style."""
 
 
 def three_planes(
@@ -102,14 +121,14 @@ def three_planes(
     drawn: dict[str, str] = {}
     for panel, axis in enumerate((0, 1, 2), start=1):
         axes = figure.add_subplot(1, 3, panel)
-        plane = _Plane(scan, axis)
+        plane = Plane(scan.directions, scan.spacing, axis)
         _show(axes, plane.take(scan.hu, at[axis]), plane, window)
         for number, overlay in enumerate(overlays):
             mask = plane.take(overlay.mask, at[axis])
             if mask.any() and not mask.all():
                 color = overlay.color or COLORS[number % len(COLORS)]
                 axes.contour(mask.astype(float), levels=[0.5], colors=[color], linewidths=1.2)
-                drawn[overlay.name] = color
+                drawn[drawable(overlay.name)] = color
         axes.set_title(plane.name, color="white", fontsize=10)
     _legend(figure, drawn)
     return _save(figure, path, title, _window_text(window))
@@ -144,7 +163,7 @@ def compare(  # noqa: PLR0913 (three images, each with its own meaning)
     k = cbct.hu.shape[0] // 2 if at is None else at
     inside = np.ones(cbct.hu.shape, bool) if body is None else body
     images = [("CBCT", cbct), ("synthetic CT", sct), *([("truth", truth)] if truth else [])]
-    plane = _Plane(cbct, 0)
+    plane = Plane(cbct.directions, cbct.spacing, 0)
     figure = Figure(figsize=(16 if truth else 13, 4.3), dpi=DPI, facecolor="black")
     columns = len(images) + 2
     for panel, (name, scan) in enumerate(images, start=1):
@@ -183,11 +202,12 @@ def dvh_plot(
     points
         Label -> (dose [Gy], volume [%]) to be marked, e.g. ``{"Lungs V20Gy": (20, 16.4)}``.
     """
-    figure = Figure(figsize=(9, 5.4), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(10.5, 4.2), dpi=1.4 * DPI, facecolor="white")
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
         color = curve.color or COLORS[number % len(COLORS)]
-        axes.plot(curve.dose_gy, curve.volume_percent, color=color, label=curve.name, lw=2)
+        axes.plot(curve.dose_gy, curve.volume_percent, color=color, ls=curve.style, lw=1.8,
+                  label=drawable(curve.name))  # fmt: skip
     for label, (dose, volume) in (points or {}).items():
         axes.plot([dose], [volume], "o", color="black", ms=5)
         axes.annotate(label, (dose, volume), (6, 5), textcoords="offset points", fontsize=7)
@@ -196,54 +216,11 @@ def dvh_plot(
     axes.set_xlim(left=0)
     axes.set_ylim(0, 102)
     axes.grid(visible=True, color="#e0e0e0")
+    axes.spines[["top", "right"]].set_visible(False)
     if curves:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, frameon=False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
+                    fontsize=9 if len(curves) <= MANY else 7)  # fmt: skip
     return _save(figure, path, title, "", dark=False)
-
-
-class _Plane:
-    """One of the three planes of the index grid, turned as a reader expects it.
-
-    Head or anterior up, patient left (or posterior, in the sagittal plane) to the right: an axis
-    that runs the other way is flipped. Decubitus scans keep their axes; the letters tell.
-    """
-
-    def __init__(self, scan: Scan, axis: int) -> None:
-        row, column = (
-            np.asarray(scan.row_direction, float),
-            np.asarray(scan.column_direction, float),
-        )
-        directions = (np.cross(row, column), column, row)
-        self.axis = axis
-        down, right = [i for i in range(3) if i != axis]
-        self._flip_down = _main(directions[down]) in "AH" or _main(directions[down]) == "R"
-        self._flip_right = _main(directions[right]) in "RHA"
-        vertical = -directions[down] if self._flip_down else directions[down]
-        horizontal = -directions[right] if self._flip_right else directions[right]
-        self.edges = {
-            "bottom": _main(vertical), "top": _main(-vertical),
-            "right": _main(horizontal), "left": _main(-horizontal),
-        }  # fmt: skip
-        self.aspect = scan.spacing[down] / scan.spacing[right]
-        through = _main(directions[axis])
-        self.name = {"H": "axial", "F": "axial", "A": "coronal", "P": "coronal"}.get(
-            through, "sagittal"
-        )
-
-    def take(self, volume: NDArray[Any], index: int) -> NDArray[Any]:
-        """Return the plane at `index` of `volume`, upright."""
-        return self.flip(np.take(volume, index, axis=self.axis))
-
-    def flip(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """Return `plane`, shape (down, right), upright."""
-        plane = plane[::-1] if self._flip_down else plane
-        return plane[:, ::-1] if self._flip_right else plane
-
-
-def _main(direction: NDArray[np.float64]) -> str:
-    """Return the letter of the patient axis that `direction` runs along most."""
-    axis = int(np.abs(direction).argmax())
-    return ("LR", "PA", "HF")[axis][int(direction[axis] < 0)]
 
 
 def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
@@ -258,7 +235,7 @@ def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
 def _show(
     axes: Any,  # noqa: ANN401 (Matplotlib ships no types that mypy follows)
     image: NDArray[Any],
-    plane: _Plane,
+    plane: Plane,
     window: Window,
     colors: str = "gray",
 ) -> Any:  # noqa: ANN401 (the AxesImage, for a color bar)
@@ -324,13 +301,13 @@ def _window_text(window: Window) -> str:
 def _save(figure: Figure, path: Path, title: str, window: str, *, dark: bool = True) -> Path:
     """Add title and footer, and write the PNG without date or version."""
     ink = "white" if dark else "black"
-    figure.suptitle(title, color=ink, fontsize=12, y=0.985)
+    figure.suptitle(drawable(title), color=ink, fontsize=12, y=0.985)
     figure.text(0.02, 0.015, FOOTER, color="#ff6b6b" if dark else "#c00000", fontsize=9)
     figure.text(0.98, 0.015, window, color=ink, fontsize=9, ha="right")
     if dark:
         figure.subplots_adjust(left=0.01, right=0.955, top=0.88, bottom=0.12, wspace=0.08)
     else:
-        figure.subplots_adjust(left=0.08, right=0.8, top=0.91, bottom=0.13)
+        figure.subplots_adjust(left=0.07, right=0.8, top=0.91 if title else 0.97, bottom=0.14)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     figure.savefig(

@@ -5,8 +5,8 @@ no outside request (a Content-Security-Policy says so), every text escaped.
 """
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -37,6 +37,10 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
+    inks: Mapping[str, str] = field(default_factory=dict)
+    """Word in a cell -> color of its letters."""
+    lead: int = 1
+    """Columns that are repeated where a table is too wide for one sheet of paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,18 +116,29 @@ def _finding(finding: Finding) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(h)}</th>" for h in table.head)
-    rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    rows = "".join(
+        f"<tr>{''.join(_cell(cell, table.inks) for cell in row)}</tr>" for row in table.rows
+    )
     caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _cell(value: Cell) -> str:
+def cell_text(value: Cell) -> str:
+    """Return what is shown of a cell."""
     if value is None:
-        return "<td>-</td>"
+        return "-"
     if isinstance(value, str):
-        return f"<td>{escape(value)}</td>"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return f'<td class="number">{text}</td>'
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _cell(value: Cell, inks: Mapping[str, str]) -> str:
+    shown = escape(cell_text(value))
+    if isinstance(value, float | int):
+        return f'<td class="number">{shown}</td>'
+    ink = inks.get(shown)
+    style = f' style="color:{ink};font-weight:600"' if ink else ""
+    return f"<td{style}>{shown}</td>"
 
 
 def _picture(picture: Picture) -> str:

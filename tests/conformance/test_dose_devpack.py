@@ -18,7 +18,9 @@ def evaluate(tmp_path):
     """Return a function that runs the pipeline on (role, paths)."""
 
     def work(*inputs, **changes):
-        settings = DoseRadiomicsSettings(**({"families": ("statistics",)} | changes))
+        settings = DoseRadiomicsSettings(
+            **({"families": ("statistics",), "pictures": False} | changes)
+        )
         files = []
         for role, paths in inputs:
             for path in paths:

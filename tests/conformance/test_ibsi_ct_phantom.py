@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from pipelines.dose_radiomics import ivh, morphology, stats, texture
-from pipelines.dose_radiomics.resample import aligned, trilinear
+from pipelines.radiomics import ivh, morphology, stats, texture
+from pipelines.radiomics.resample import aligned, trilinear
 from tests.conformance.ibsi_reference import VALUES, agrees
 
 pytestmark = pytest.mark.devpack

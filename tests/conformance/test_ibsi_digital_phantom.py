@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.dose_radiomics import ivh, morphology, stats, texture
+from pipelines.radiomics import ivh, morphology, stats, texture
 from tests.conformance.ibsi_reference import IMAGE, MASK, SPACING_MM, VALUES, agrees
 
 

@@ -51,7 +51,9 @@ def report(tmp_path_factory):
                 (Role.RTSTRUCT, save(rs, folder / "rs.dcm")),
                 (Role.RTPLAN, save(rp, folder / "rp.dcm")),
             ]  # fmt: skip
-            settings = DoseRadiomicsSettings(sr=kind, sr_variant=variant, geud_a=(-10.0,))
+            settings = DoseRadiomicsSettings(
+                sr=kind, sr_variant=variant, geud_a=(-10.0,), pictures=False
+            )
             made[kind, variant] = run(request(folder, files, settings))
         return made[kind, variant]
 

@@ -8,6 +8,7 @@ import pytest
 from models.pack import Manifest
 from models.window import WIDE_HU
 from pipelines.api import InputRejected
+from pipelines.autocontour import learned
 from pipelines.autocontour.learned import find_organs, implausible, turn_of
 
 HEAD, BACK, LEFT = np.eye(3)[2], np.eye(3)[1], np.eye(3)[0]
@@ -21,7 +22,11 @@ def manifest(**volume: tuple[float, float]) -> Manifest:
     return Manifest.model_validate(
         {
             "schema_version": 1, "id": "test", "version": "1", "title": "t", "kind": "contour",
-            "body_region": "head", "slices": 7, "spacing_mm": (1.5, 3.3), "outputs": outputs,
+            "body_region": "head", "spacing_mm": (1.5, 3.3), "outputs": outputs,
+            "frame": {
+                "dimensions": 2, "voxel_mm": (2.5, 3.9, 3.9), "patch": (1, 80, 80),
+                "field": (80, 80), "offsets": (-1, 0, 1),
+            },
             "weights_licence": "x", "data": [], "intended_use": "", "contraindications": "",
             "metrics": {}, "training": {}, "files": [],
         }
@@ -99,3 +104,18 @@ def test_missing_and_odd_sized_organs_are_named():
     )
 
     assert odd == ("Brainstem", "Parotid_L")
+
+
+def test_a_worker_loads_the_network_of_a_pack_once(monkeypatch):
+    """The second case finds the model warm; a changed pack is another model."""
+    loaded = []
+    real = learned.load_network
+    monkeypatch.setattr(learned, "load_network", lambda pack: loaded.append(pack) or real(pack))
+    learned._loaded.cache_clear()
+
+    first = learned.installed("headneck-openkbp")
+    second = learned.installed("headneck-openkbp")
+
+    assert len(loaded) == 1
+    assert first[1] is second[1]
+    assert first[0].sha256 == second[0].sha256

@@ -26,7 +26,11 @@ ORIENTATIONS = {
     "HFS": ((1, 0, 0, 0, 1, 0), (-40, -30, -20)),
     "HFP": ((-1, 0, 0, 0, -1, 0), (40, 30, -20)),
     "FFS": ((-1, 0, 0, 0, 1, 0), (40, -30, 20)),
+    "FFP": ((1, 0, 0, 0, -1, 0), (-40, 30, 20)),
     "HFDL": ((0, 1, 0, -1, 0, 0), (30, -40, -20)),
+    "HFDR": ((0, -1, 0, 1, 0, 0), (-30, 40, -20)),
+    "FFDL": ((0, -1, 0, -1, 0, 0), (30, 40, 20)),
+    "FFDR": ((0, 1, 0, 1, 0, 0), (-30, -40, 20)),
     "sagittal": ((0, 1, 0, 0, 0, -1), (20, -40, 30)),
 }
 
@@ -42,6 +46,26 @@ def test_every_patient_position_gives_the_same_dose_at_the_same_point(tmp_path, 
     grid = read_dose(save(dose(field, orientation=orientation, first=first), tmp_path / "rd.dcm"))
 
     assert np.allclose(sample(grid, POINTS), field(POINTS), atol=1e-5)
+
+
+@pytest.mark.parametrize("position", [p for p in ORIENTATIONS if p != "sagittal"])
+def test_absolute_offsets_hold_in_every_axial_position(tmp_path, position):
+    orientation, first = ORIENTATIONS[position]
+    rd = dose(field, orientation=orientation, first=first, absolute=True)
+
+    grid = read_dose(save(rd, tmp_path / "rd.dcm"))
+
+    assert float(rd.GridFrameOffsetVector[0]) == first[2]
+    assert np.allclose(sample(grid, POINTS), field(POINTS), atol=1e-5)
+
+
+def test_absolute_offsets_of_a_sagittal_dose_are_refused(tmp_path):
+    orientation, first = ORIENTATIONS["sagittal"]
+    rd = dose(field, orientation=orientation, first=first)
+    rd.GridFrameOffsetVector = [30 - 2 * k for k in range(21)]
+
+    with pytest.raises(InputRejected, match="axial dose planes only"):
+        read_dose(save(rd, tmp_path / "rd.dcm"))
 
 
 @pytest.mark.parametrize("form", ["relative", "absolute", "descending", "16 bit", "uneven"])

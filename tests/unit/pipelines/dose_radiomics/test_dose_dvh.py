@@ -5,11 +5,12 @@ import pytest
 
 from pipelines.dicom.rtdose import read_dose
 from pipelines.dicom.rtstruct import read_structure_set
-from pipelines.dose_radiomics.contours import Spacing, solid
 from pipelines.dose_radiomics.dvh import Dvh
 from pipelines.dose_radiomics.recipe import Biological, region_dvh
 from pipelines.dose_radiomics.regions import Region
 from pipelines.dose_radiomics.rois import Name
+from pipelines.radiomics.contours import Spacing, solid
+from tests.unit.pipelines.dicom.test_rtdose_reader import ORIENTATIONS
 from tests.unit.pipelines.dose_radiomics.support import (
     cylinder,
     dose,
@@ -101,18 +102,61 @@ def test_invariant_under_scaling_bits_order_and_offsets(tmp_path, in_linear_dose
     assert coarse.mean == pytest.approx(in_linear_dose.mean, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "first"),
-    [((-1, 0, 0, 0, -1, 0), (40, 30, -20)), ((0, 1, 0, -1, 0, 0), (30, -40, -20))],
-    ids=["prone", "decubitus"],
-)
-def test_invariant_under_patient_position(tmp_path, in_linear_dose, orientation, first):
-    rd = dose(linear_z, orientation=orientation, first=first)
+@pytest.mark.parametrize("position", ["HFP", "FFS", "FFP", "HFDL", "HFDR", "FFDL", "FFDR"])
+def test_invariant_under_patient_position(tmp_path, in_linear_dose, position):
+    orientation, first = ORIENTATIONS[position]
 
-    found = compute(tmp_path, cylinder(10, HEIGHTS), rd)
+    found = compute(
+        tmp_path, cylinder(10, HEIGHTS), dose(linear_z, orientation=orientation, first=first)
+    )
 
     assert found.volume_cc == pytest.approx(in_linear_dose.volume_cc, rel=1e-6)
     assert found.mean == pytest.approx(in_linear_dose.mean, abs=1e-6)
+
+
+def ring(z):
+    """Return a square of 40 mm with a square hole of 20 mm, as outline and hole."""
+    return square(-20, 20, z), square(-10, 10, z)
+
+
+def keyhole(z):
+    """Return the same ring as one loop: a bridge of zero width leads to the hole and back."""
+    outer, inner = ring(z)
+    return np.concatenate([outer, outer[:1], inner[::-1][-1:], inner[::-1], outer[:1]])
+
+
+@pytest.mark.parametrize(
+    "loops",
+    [
+        lambda z: [("CLOSED_PLANAR", part) for part in ring(z)],
+        lambda z: [("CLOSED_PLANAR", keyhole(z))],
+        lambda z: [("CLOSEDPLANAR_XOR", part) for part in ring(z)],
+        lambda z: [("CLOSED_PLANAR", np.repeat(part, 2, axis=0)) for part in ring(z)],
+    ],
+    ids=["nested", "keyhole", "xor", "duplicate points"],
+)
+def test_a_hole_is_a_hole_however_it_is_written(tmp_path, loops):
+    drawn = [loop for z in HEIGHTS for loop in loops(z)]
+
+    found = compute(tmp_path, drawn, dose(linear_z))
+
+    assert found.volume_cc == pytest.approx((40**2 - 20**2) * 20 / 1000, rel=1e-9)
+    assert found.mean == pytest.approx(25, abs=1e-6)
+
+
+def test_several_components_are_one_region(tmp_path):
+    drawn = cylinder(5, HEIGHTS, x=-15) + cylinder(5, HEIGHTS[::2], x=15)  # 4 mm apart: -11 to 11
+
+    found = compute(tmp_path, drawn, dose(linear_z))
+
+    assert found.volume_cc == pytest.approx(np.pi * 25 * (20 + 20) / 1000, rel=1e-3)
+
+
+def test_an_roi_of_one_slice_has_the_thickness_of_the_dose_frames(tmp_path):
+    found = compute(tmp_path, cylinder(10, [0.0]), dose(linear_z))
+
+    assert found.volume_cc == pytest.approx(np.pi * 100 * 2 / 1000, rel=1e-4)
+    assert (found.minimum, found.maximum) == pytest.approx((24, 26), abs=0.3)
 
 
 def test_part_outside_the_grid_is_volume_without_dose(tmp_path):

@@ -5,20 +5,21 @@ import pytest
 from scipy.special import eval_legendre
 
 from pipelines.dicom.rtdose import read_dose
-from pipelines.dose_radiomics.contours import box_solid
-from pipelines.dose_radiomics.ivh import dose_levels, ivh
-from pipelines.dose_radiomics.mesh import surface
-from pipelines.dose_radiomics.morphology import (
-    _ellipsoid_area,
-    autocorrelation,
-    morphology,
-)
-from pipelines.dose_radiomics.recipe import masked_features, region_features
+from pipelines.dose_radiomics.recipe import method, region_features
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.resample import aligned, trilinear
 from pipelines.dose_radiomics.rois import Name, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
-from pipelines.dose_radiomics.stats import local_intensity, statistics
+from pipelines.radiomics.contours import box_solid
+from pipelines.radiomics.engine import BinSize, features
+from pipelines.radiomics.ivh import ivh
+from pipelines.radiomics.mesh import surface
+from pipelines.radiomics.morphology import (
+    autocorrelation,
+    ellipsoid_area,
+    morphology,
+)
+from pipelines.radiomics.resample import aligned, trilinear
+from pipelines.radiomics.stats import local_intensity, statistics
 from tests.unit.pipelines.dose_radiomics.support import dose, linear_z, save
 
 
@@ -64,10 +65,10 @@ def test_ellipsoid_series_is_that_of_the_manual():
     legendre = eval_legendre(v, (alpha**2 + beta**2) / (2 * alpha * beta))
     series = 4 * np.pi * 6 * np.sum((alpha * beta) ** v / (1 - 4 * v**2) * legendre)
 
-    assert _ellipsoid_area(3.0, 2.0, 1.0) == pytest.approx(series)
-    assert _ellipsoid_area(2.0, 2.0, 2.0) == pytest.approx(16 * np.pi)
-    assert _ellipsoid_area(2.0, 2.0, 1.9) == pytest.approx(
-        _ellipsoid_area(2.0, 2.0 - 1e-9, 1.9), rel=1e-8
+    assert ellipsoid_area(3.0, 2.0, 1.0) == pytest.approx(series)
+    assert ellipsoid_area(2.0, 2.0, 2.0) == pytest.approx(16 * np.pi)
+    assert ellipsoid_area(2.0, 2.0, 1.9) == pytest.approx(
+        ellipsoid_area(2.0, 2.0 - 1e-9, 1.9), rel=1e-8
     )
 
 
@@ -115,7 +116,7 @@ def test_local_peak_counts_voxels_outside_the_region():
 
 def test_statistics_of_a_constant_are_finite():
     assert all(np.isfinite(v) for v in statistics(np.full(5, 3.0)).values())
-    assert ivh(np.full(5, 3.0), dose_levels(np.full(5, 3.0))) == {}
+    assert ivh(*BinSize(width=0.01).volume_histogram(np.full(5, 3.0))) == {}
 
 
 def test_resampled_centres_are_aligned_and_cover_the_old_voxels():
@@ -173,7 +174,8 @@ def test_only_the_families_that_are_asked_for_are_computed():
     image = np.random.default_rng(1).random((6, 6, 6)) * 10
     mask = np.ones(image.shape, bool)
 
-    values, averaged = masked_features(image, mask, DoseRadiomicsSettings(families=("ivh",)))
+    settings = DoseRadiomicsSettings(families=("ivh",))
+    found = features(image, mask, mask, (2.0,) * 3, method(settings))
 
-    assert len(values) == 7
-    assert averaged == {}
+    assert len(found.merged) == 7
+    assert found.averaged == {}

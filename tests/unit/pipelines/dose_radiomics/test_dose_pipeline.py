@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ FAMILIES = ("statistics", "glcm")
 
 
 def settings(**values):
-    return DoseRadiomicsSettings(**({"families": FAMILIES} | values))
+    return DoseRadiomicsSettings(**({"families": FAMILIES, "pictures": False} | values))
 
 
 def rois():
@@ -112,13 +113,14 @@ def test_without_a_plan_there_are_no_indices_but_all_else(files):
 
 
 def test_the_report_folder_holds_tables_picture_and_page(files):
-    job = files.request()
+    job = files.request(pictures=True)
 
     run(job)
 
     report = job.output / "report"
     assert {p.name for p in report.iterdir()} == {
-        "metrics.csv", "features.csv", "dvh.csv", "report.json", "dvh.png", "index.html",
+        "metrics.csv", "features.csv", "dvh.csv", "report.json", "dvh.png", "dose.png",
+        "index.html", "report.pdf", "report.png",
     }  # fmt: skip
     stored = json.loads((report / "report.json").read_text())
     assert stored["recipe"] == "dose-ibsi-v1"
@@ -133,7 +135,9 @@ def test_the_report_folder_holds_tables_picture_and_page(files):
     assert classes == stored["regions"][0]["features_stability"]
     assert (classes["Q4LE"], classes["7NFM"]) == ("stable", "unstable")
     page = (report / "index.html").read_text()
-    assert "<td>Cluster Shade of GLCM</td><td>1</td><td>unstable</td>" in page
+    assert re.search(
+        r"<td>Cluster Shade of GLCM</td><td>1</td><td style=\"[^\"]+\">unstable<", page
+    )
 
 
 def test_another_recipe_has_no_shipped_classes(files):
@@ -155,7 +159,9 @@ def test_the_report_tells_what_is_not_stable(files):
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    one, other = Files(tmp_path / "a").request(), Files(tmp_path / "b").request()
+    everything = {"pictures": True, "report_pdf": True, "segmentation": True, "dvh_object": True}
+    one = Files(tmp_path / "a").request(**everything)
+    other = Files(tmp_path / "b").request(**everything)
 
     run(one)
     run(other)
@@ -179,6 +185,11 @@ def test_tracking_uids_survive_a_change_of_the_dose(files):
     ]
 
 
+def one_by_one(files):
+    files.rd.Rows = files.rd.Columns = 1
+    files.rd.PixelData = files.rd.PixelData[: 4 * files.rd.NumberOfFrames]
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -189,8 +200,20 @@ def test_tracking_uids_survive_a_change_of_the_dose(files):
         (lambda f: setattr(f.rd, "FrameOfReferenceUID", "2.25.99"), "frames of reference"),
         (lambda f: setattr(f.rd, "PatientID", "DOSE-2"), "different patients"),
         (lambda f: setattr(f.rp, "PatientID", "DOSE-2"), "different patients"),
+        (lambda f: setattr(f.rd, "DoseType", "ERROR"), "dose type is ERROR"),
+        (one_by_one, "dose grid is 21x1x1"),
     ],
-    ids=["relative", "no pixels", "fraction", "beam", "frame", "patient", "plan of another"],
+    ids=[
+        "relative",
+        "no pixels",
+        "fraction",
+        "beam",
+        "frame",
+        "patient",
+        "plan of another",
+        "difference",
+        "1x1",
+    ],
 )
 def test_what_does_not_belong_together_is_refused_with_the_reason(files, spoil, reason):
     spoil(files)
@@ -198,6 +221,22 @@ def test_what_does_not_belong_together_is_refused_with_the_reason(files, spoil, 
     with pytest.raises(InputRejected, match=reason) as refusal:
         run(files.request())
     assert "DOSE-" not in str(refusal.value)
+
+
+def test_a_dose_without_any_structure_set_is_refused(files):
+    rd = save(files.rd, files.folder / "rd.dcm")
+
+    with pytest.raises(InputRejected, match="no RT Structure Set for the dose"):
+        run(request(files.folder, [(Role.RTDOSE, rd)], settings()))
+
+
+def test_effective_dose_is_evaluated_and_told(files):
+    files.rd.DoseType = "EFFECTIVE"
+
+    outcome = run(files.request())
+
+    assert outcome.figures["dose_type"] == "EFFECTIVE"
+    assert b"Dose type EFFECTIVE" in outcome.objects[0].path.read_bytes()
 
 
 def test_structures_of_points_only_are_refused(files):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.report import figures
 from pipelines.report.figures import Curve, Overlay, Scan, compare, dvh_plot, three_planes
+from pipelines.report.plane import Plane
 from tests import factories
 
 
@@ -18,6 +18,10 @@ def scan(position: str = "HFS") -> Scan:
         row_direction=grid.row_direction,
         column_direction=grid.column_direction,
     )
+
+
+def plane_of(image: Scan, axis: int) -> Plane:
+    return Plane(image.directions, image.spacing, axis)
 
 
 @pytest.mark.parametrize("position", ["HFS", "HFP", "FFS", "FFP"])
@@ -32,7 +36,7 @@ def scan(position: str = "HFS") -> Scan:
 def test_planes_stand_upright_whatever_way_the_patient_lay(
     position: str, axis: int, edges: str
 ) -> None:
-    plane = figures._Plane(scan(position), axis)
+    plane = plane_of(scan(position), axis)
 
     assert "".join(plane.edges[e] for e in ("top", "bottom", "left", "right")) == edges
 
@@ -44,7 +48,7 @@ def test_every_position_shows_the_same_axial_picture(position: str) -> None:
     grid = factories.ct_grid(position=position)
     k = int(np.argwhere(turned.hu > 1500)[0][0])
 
-    picture = figures._Plane(turned, 0).take(turned.hu, k)
+    picture = plane_of(turned, 0).take(turned.hu, k)
 
     row, column = np.argwhere(picture > 1500).mean(axis=0)
     assert row < grid.shape[1] / 2
@@ -52,7 +56,7 @@ def test_every_position_shows_the_same_axial_picture(position: str) -> None:
 
 
 def test_a_pixel_is_as_high_as_it_is_in_the_patient() -> None:
-    plane = figures._Plane(Scan(hu=np.zeros((4, 8, 8)), spacing=(3.0, 1.0, 2.0)), 1)
+    plane = plane_of(Scan(hu=np.zeros((4, 8, 8)), spacing=(3.0, 1.0, 2.0)), 1)
 
     assert plane.aspect == pytest.approx(1.5)
 

@@ -7,8 +7,6 @@ Floats = NDArray[np.float64]
 Features = dict[str, float]
 
 IVH = ("NK6P", "4279", "PWN1", "BOHI", "WITY", "JXJA", "9CMM")
-DOSE_STEP_GY = 0.01
-"""Levels of dose: our choice, there is no reference."""
 
 
 def ivh(values: Floats, levels: Floats) -> Features:
@@ -43,10 +41,3 @@ def ivh(values: Floats, levels: Floats) -> Features:
     v10, v90, i10, i90 = volume(0.1), volume(0.9), intensity(0.1), intensity(0.9)
     area = float(np.trapezoid(above, part))
     return dict(zip(IVH, (v10, v90, i10, i90, v10 - v90, i10 - i90, area), strict=True))
-
-
-def dose_levels(values: Floats) -> Floats:
-    """Return levels in steps of `DOSE_STEP_GY` that span the values [Gy]."""
-    first = np.floor(values.min() / DOSE_STEP_GY + 1e-9)
-    last = np.floor(values.max() / DOSE_STEP_GY + 1e-9)
-    return np.arange(first, last + 1) * DOSE_STEP_GY

@@ -1,13 +1,34 @@
 """Isotropic resampling with aligned grid centers (IBSI reference manual, 2.4)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 
-from pipelines.dose_radiomics.dvh import linear
-
 Floats = NDArray[np.float64]
 Axes = tuple[Floats, Floats, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Positions between samples: the two nearest samples and the share of the upper one."""
+
+    lower: NDArray[np.intp]
+    share: Floats
+    inside: NDArray[np.bool_]
+    """False more than half a sample beyond the first or last; the value is never used there."""
+
+
+def linear(samples: Floats, at: Floats) -> Linear:
+    """Return how to interpolate at positions `at`, shape (n,), between ascending `samples` [mm]."""
+    lower = np.clip(np.searchsorted(samples, at, side="right") - 1, 0, len(samples) - 2)
+    step = samples[lower + 1] - samples[lower]
+    share = np.clip((at - samples[lower]) / step, 0.0, 1.0)
+    first, last = samples[1] - samples[0], samples[-1] - samples[-2]
+    tolerance = 1e-6
+    inside = (at >= samples[0] - first / 2 - tolerance) & (at <= samples[-1] + last / 2 + tolerance)
+    return Linear(lower, share, inside)
 
 
 def aligned(samples: Floats, step_mm: float) -> Floats:
@@ -51,8 +72,8 @@ def trilinear(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
     return result
 
 
-def cubic(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
-    """Return `values` at every point of the grid `at` by cubic splines, never below zero.
+def spline(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
+    """Return `values` at every point of the grid `at` by cubic splines.
 
     As `trilinear`, but nothing is smoothed where the samples are dense enough. An axis with
     fewer than four samples is taken by a spline of the highest degree that they allow.
@@ -60,6 +81,11 @@ def cubic(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
     result = np.asarray(values, dtype=np.float64)
     for axis in np.argsort([len(new) / len(old) for new, old in zip(at, samples, strict=True)]):
         line = samples[axis]
-        spline = make_interp_spline(line, result, k=min(3, len(line) - 1), axis=int(axis))
-        result = spline(np.clip(at[axis], line[0], line[-1]))
-    return np.maximum(result, 0.0)
+        curve = make_interp_spline(line, result, k=min(3, len(line) - 1), axis=int(axis))
+        result = curve(np.clip(at[axis], line[0], line[-1]))
+    return result
+
+
+def cubic(values: NDArray[np.floating], samples: Axes, at: Axes) -> Floats:
+    """Return `values` by cubic splines, never below zero, as for a dose; see `spline`."""
+    return np.maximum(spline(values, samples, at), 0.0)

@@ -6,7 +6,7 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from pipelines.dose_radiomics.mesh import surface
+from pipelines.radiomics.mesh import surface
 
 Floats = NDArray[np.float64]
 Features = dict[str, float]
@@ -154,11 +154,11 @@ def _axes(covariance: Floats, volume: float, area: float) -> Features:
     if least > 0:
         a, b, c = (2 * float(np.sqrt(value)) for value in (major, minor, least))
         found["6BDE"] = volume / (4 / 3 * np.pi * a * b * c)
-        found["RDD2"] = area / _ellipsoid_area(a, b, c)
+        found["RDD2"] = area / ellipsoid_area(a, b, c)
     return found
 
 
-def _ellipsoid_area(a: float, b: float, c: float) -> float:
+def ellipsoid_area(a: float, b: float, c: float) -> float:
     """Return the area of an ellipsoid with semi-axes a >= b >= c by the series of the manual.
 
     4 π a b Σ Q_v / (1 - 4 v²) with Q_v = (α β)^v P_v((α² + β²) / 2 α β), α² = 1 - b²/a²,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from pipelines.dose_radiomics import texture
-from pipelines.dose_radiomics.features import FEATURES
-from pipelines.dose_radiomics.texture import Volume, glcm, gldzm, glrlm, glszm, neighborhood
+from pipelines.radiomics import texture
+from pipelines.radiomics.features import FEATURES
+from pipelines.radiomics.texture import Volume, glcm, gldzm, glrlm, glszm, neighborhood
 
 
 def everything(levels):

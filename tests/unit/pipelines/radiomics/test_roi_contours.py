@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.dicom.rtstruct import Loop, Roi
-from pipelines.dose_radiomics.contours import Spacing, solid
+from pipelines.radiomics.contours import Spacing, solid
 from tests.unit.pipelines.dose_radiomics.support import circle, cylinder, square
 
 SPACING = Spacing(image_mm=None, dose_mm=2.5)

@@ -17,7 +17,12 @@ class Feature:
     name: str
     family: str
     unit: str
-    """UCUM."""
+    """UCUM, of a dose in Gy."""
+
+    def unit_for(self, intensity: str) -> str:
+        """Return the UCUM unit where intensities have the unit `intensity`; 1: they have none."""
+        unit = self.unit.replace("Gy", intensity)
+        return {"12": "1", "1.mm3": "mm3"}.get(unit, unit)
 
 
 _TABLE: Final = (
@@ -44,6 +49,10 @@ _TABLE: Final = (
     ("R3ER", "morphology", "1", "Volume Density in Convex Hull"),
     ("7T7F", "morphology", "1", "Area Density in Convex Hull"),
     ("99N0", "morphology", "Gy.mm3", "Integrated Intensity"),
+    ("ZH1A", "enclosing", "1", "Volume Density in Oriented Minimum Bounding Box"),
+    ("IQYR", "enclosing", "1", "Area Density in Oriented Minimum Bounding Box"),
+    ("SWZ1", "enclosing", "1", "Volume Density in Minimum Volume Enclosing Ellipsoid"),
+    ("BRI8", "enclosing", "1", "Area Density in Minimum Volume Enclosing Ellipsoid"),
     ("N365", "autocorrelation", "1", "Moran's I Index"),
     ("NPT7", "autocorrelation", "1", "Geary's C Measure"),
     ("Q4LE", "statistics", "Gy", "Statistical Mean"),

@@ -1,0 +1,20 @@
+"""What every pipeline may send besides its own result: the report page and the masks."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class OutputSettings(BaseModel):
+    """Settings that all pipelines share; the base class of their settings."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    report_pdf: bool = Field(
+        default=False,
+        description="Also send the report as Encapsulated PDF, for viewers without SR or RT.",
+        examples=[True],
+    )
+    segmentation: bool = Field(
+        default=False,
+        description="Also send the masks as DICOM Segmentation.",
+        examples=[True],
+    )
