@@ -1,14 +1,18 @@
-"""Receiving side by side: our node, DCMTK storescp and Orthanc, the same bytes in one run.
+"""Receiving side by side: our node, stock pynetdicom, storescp, Orthanc; same bytes, same run.
 
-``.venv/bin/python -m benchmarks.ingest [--slices 240] [--repeats 3] [--associations 1 4]``
+``.venv/bin/python -m benchmarks.ingest [--slices 240] [--repeats 5] [--associations 1 4 16]``
 
 A raw sender writes messages that were encoded beforehand over loopback, so that the receiver is
-the bottleneck, with one and with several associations. All servers run as processes of their own
-with TCP_NODELAY=1. Figures: slices a second, and the server's CPU time a slice from
-``/proc/<pid>/stat`` (children that ended included); medians of the repeats, which are
-interleaved. The node runs its whole acknowledge rule (file, folder and row synced before
-0x0000); ``node, no store`` discards the object and shows the network part alone. storescp never
-syncs. A program that is missing is named with the reason.
+the bottleneck. All servers run as processes of their own, both ends with TCP_NODELAY. Figures:
+slices a second; the server's CPU time a slice from ``/proc/<pid>/stat`` (children that ended
+included); its peak memory; the round trip of a C-ECHO. Medians of the repeats, which are
+interleaved: each repeat asks every server in turn and begins with another one. Before each run
+as many bytes as will be stored are written to the disk and removed again, so that no server pays
+for memory that the machine has not touched before.
+
+The node runs its whole acknowledge rule (file, folder and row synced before 0x0000); ``node, no
+store`` discards the object and shows the network part alone. storescp never syncs, nor does stock
+pynetdicom here (`save_as` of the encoded data set). A program that is missing is named.
 """
 
 import argparse
@@ -33,19 +37,26 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pynetdicom import AE, _config, evt
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import build_context
 
 from node.clock import SystemClock
 from node.domain import Accepted, AETitle, Kept, Uid
 from node.scp.server import Receiver
 from node.scp.settings import ReceiverSettings
-from node.scu import dimse
-from node.scu.association import Association, Context, PeerAE
 from node.store.files import Limits
+from node.store.part10 import prefix
 from node.store.store import StoreOptions, open_store
 
 CT = Uid("1.2.840.10008.5.1.4.1.1.2")
 EXPLICIT = Uid("1.2.840.10008.1.2.1")
-CONTEXT = Context(CT, EXPLICIT)
+VERIFICATION = Uid("1.2.840.10008.1.1")
 MAXIMUM_PDU = 131_072
 TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,16 +98,48 @@ def slice_data_sets(count: int) -> list[bytes]:
     return encoded
 
 
-def message(data_set: bytes, number: int, fragment: int, stamp: str) -> bytes:
+def command(elements: dict[int, bytes]) -> bytes:
+    """Return a command set (PS3.7 6.3.1)."""
+    return b"".join(struct.pack("<HHL", 0, n, len(v)) + v for n, v in sorted(elements.items()))
+
+
+def p_data(context_id: int, control: int, fragment: bytes) -> bytes:
+    """Return one P-DATA-TF PDU."""
+    size = len(fragment)
+    return struct.pack(">BxLLBB", 4, size + 6, size + 2, context_id, control) + fragment
+
+
+def store_request(data_set: bytes, number: int, maximum: int) -> bytes:
     """Return one C-STORE request as the bytes that go over the wire."""
-    uid = Uid(stamp)
-    command = dimse.c_store_rq(message_id=number, sop_class_uid=CT, sop_instance_uid=uid)
-    parts = dimse.p_data(1, command, command=True, last=True)
+    uid = sop_uid_of(data_set).encode()
+    elements = {
+        0x0002: CT.encode() + b"\0" * (len(CT) % 2),
+        0x0100: struct.pack("<H", 1),
+        0x0110: struct.pack("<H", number),
+        0x0700: struct.pack("<H", 0),
+        0x0800: struct.pack("<H", 1),
+        0x1000: uid + b"\0" * (len(uid) % 2),
+    }
+    parts = [p_data(1, 3, command(elements))]
+    fragment = min(maximum or MAXIMUM_PDU, MAXIMUM_PDU) - 6
     for at in range(0, len(data_set), fragment):
         piece = data_set[at : at + fragment]
-        last = at + fragment >= len(data_set)
-        parts += dimse.p_data(1, piece, command=False, last=last)
-    return b"".join(bytes(part) for part in parts)
+        parts.append(p_data(1, 2 if at + fragment >= len(data_set) else 0, piece))
+    return b"".join(parts)
+
+
+ECHO_REQUEST = p_data(
+    3,
+    3,
+    command(
+        {
+            0x0002: VERIFICATION.encode() + b"\0" * (len(VERIFICATION) % 2),
+            0x0100: struct.pack("<H", 0x30),
+            0x0110: struct.pack("<H", 1),
+            0x0800: struct.pack("<H", 0x0101),
+        }
+    ),
+)
 
 
 def sop_uid_of(data_set: bytes) -> str:
@@ -106,44 +149,121 @@ def sop_uid_of(data_set: bytes) -> str:
     return data_set[at + 8 : at + 8 + length].rstrip(b"\0").decode()
 
 
+class Sender:
+    """An association on a raw socket."""
+
+    def __init__(self, port: int, called: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.sendall(_associate_request(called))
+        kind, body = self._read()
+        if kind != 2:
+            raise RuntimeError(f"{called} did not accept the association (PDU {kind})")
+        accepted = A_ASSOCIATE_AC()
+        accepted.decode(struct.pack(">BxL", kind, len(body)) + body)
+        self.maximum = int(accepted.user_information.maximum_length or 0)
+
+    def ask(self, request: bytes) -> int:
+        """Send an encoded request; return the status of the answer."""
+        self._socket.sendall(request)
+        kind, body = self._read()
+        at = body.index(struct.pack("<HHL", 0, 0x0900, 2)) + 8
+        if kind != 4:
+            raise RuntimeError(f"PDU {kind} instead of an answer")
+        return int(struct.unpack_from("<H", body, at)[0])
+
+    def release(self) -> None:
+        """Release in order."""
+        self._socket.sendall(struct.pack(">BxLL", 5, 4, 0))
+        self._read()
+        self._socket.close()
+
+    def _read(self) -> tuple[int, bytes]:
+        kind, length = struct.unpack(">BxL", self._exactly(6))
+        return kind, self._exactly(length)
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            got = self._socket.recv(count - len(data))
+            if not got:
+                raise RuntimeError("the server closed the connection")
+            data += got
+        return data
+
+
+def _associate_request(called: str) -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = "BENCH", called
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    length.maximum_length_received = MAXIMUM_PDU
+    implementation.implementation_class_uid = "1.2.3.4"
+    primitive.user_information = [length, implementation]
+    contexts = [build_context(CT, EXPLICIT), build_context(VERIFICATION, EXPLICIT)]
+    for context, number in zip(contexts, (1, 3), strict=True):
+        context.context_id = number
+    primitive.presentation_context_definition_list = contexts
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(primitive)
+    return bytes(pdu.encode())
+
+
 def blast(port: int, called: str, data_sets: list[bytes], associations: int) -> float:
     """Send all data sets over so many associations; return the seconds until the last answer."""
-    peer = PeerAE(
-        ae_title=AETitle(called),
-        host="127.0.0.1",
-        port=port,
-        calling_ae_title=AETitle("BENCH"),
-        response_timeout_s=120.0,
-    )
-    opened = [Association.open(peer, [CONTEXT]) for _ in range(associations)]
-    shares = [data_sets[n::associations] for n in range(associations)]
+    senders = [Sender(port, called) for _ in range(associations)]
     encoded = [
-        [message(d, i + 1, a._fragment, sop_uid_of(d)) for i, d in enumerate(share)]
-        for a, share in zip(opened, shares, strict=True)
+        [store_request(d, i, s.maximum) for i, d in enumerate(data_sets[n::associations], 1)]
+        for n, s in enumerate(senders)
     ]
     failures: list[str] = []
 
-    def run(association: Association, messages: list[bytes]) -> None:
-        for number, encoded_message in enumerate(messages, 1):
-            association._send([encoded_message])
-            answer = association._read_response(request=dimse.C_STORE_RQ, message_id=number)
-            if answer.status != 0:
-                failures.append(f"0x{answer.status:04X}")
+    def run(sender: Sender, requests: list[bytes]) -> None:
+        statuses = [sender.ask(request) for request in requests]
+        failures.extend(f"0x{status:04X}" for status in statuses if status)
 
-    threads = [
-        threading.Thread(target=run, args=pair) for pair in zip(opened, encoded, strict=True)
-    ]
+    threads = [threading.Thread(target=run, args=p) for p in zip(senders, encoded, strict=True)]
     begun = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - begun
-    for association in opened:
-        association.release()
+    for sender in senders:
+        sender.release()
     if failures:
         raise RuntimeError(f"{len(failures)} objects were not stored: {sorted(set(failures))}")
     return seconds
+
+
+def echo_ms(port: int, called: str, times: int = 100) -> float:
+    """Return the median round trip of a C-ECHO, in milliseconds."""
+    sender = Sender(port, called)
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        sender.ask(ECHO_REQUEST)
+        taken.append(time.perf_counter() - begun)
+    sender.release()
+    return 1e3 * statistics.median(taken)
+
+
+def warm(folder: Path, size: int) -> None:
+    """Write and remove so many bytes: memory that was never touched is slow to get."""
+    path = folder / "warm"
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    path.unlink()
+
+
+def peak_mib(pid: int) -> float:
+    """Return the peak resident memory of a process, its children left out, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmHWM")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -241,13 +361,21 @@ def orthanc(folder: Path) -> Iterator[Running]:
 class Discard:
     """A door that keeps nothing: what is left is the cost of the network part."""
 
-    def accept(self, _dataset: memoryview, *, sop_instance_uid: Uid, **_: object) -> Accepted:
-        """Forget the object."""
+    def receive(self, **_: object) -> "Discard":
+        """Begin to forget an object."""
+        return self
+
+    def write(self, fragment: memoryview) -> None:
+        """Drop the bytes."""
+
+    def discard(self) -> None:
+        """Nothing to forget."""
+
+    def accept(self) -> Accepted:
+        """Say that it was stored."""
+        nobody = Uid("1.2")
         return Accepted(
-            kept=Kept.STORED,
-            sha256="",
-            sop_instance_uid=sop_instance_uid,
-            series_instance_uid=sop_instance_uid,
+            kept=Kept.STORED, sha256="", sop_instance_uid=nobody, series_instance_uid=nobody
         )
 
     def association_opened(self, source: object) -> None:
@@ -258,7 +386,10 @@ class Discard:
 
 
 def serve(kind: str, port: int, folder: Path) -> None:
-    """Be the receiver: with the real store, or with a door that discards."""
+    """Be the receiver: with the real store, with a door that discards, or stock pynetdicom."""
+    if kind == "pynetdicom":
+        serve_pynetdicom(port, folder)
+        return
     clock = SystemClock()
     settings = ReceiverSettings(ae_titles=(AETitle("RTNODE"),), port=port, accept_unknown=True)
     stop = threading.Event()
@@ -279,47 +410,129 @@ def serve(kind: str, port: int, folder: Path) -> None:
         receiver.stop(1.0)
 
 
+def serve_pynetdicom(port: int, folder: Path) -> None:
+    """Be pynetdicom as its documentation shows it, without logging; it syncs nothing."""
+    _config.LOG_HANDLER_LEVEL = "none"
+
+    def store(happening: evt.Event) -> int:
+        uid = happening.request.AffectedSOPInstanceUID
+        with (folder / f"{uid}.dcm").open("wb") as file:
+            file.write(
+                prefix(sop_class_uid=CT, sop_instance_uid=str(uid), transfer_syntax_uid=EXPLICIT)
+            )
+            file.write(happening.request.DataSet.getvalue())
+        return 0
+
+    def no_delay(happening: evt.Event) -> None:
+        connection = happening.assoc.dul.socket.socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    ae = AE("STOCK")
+    ae.maximum_pdu_size = MAXIMUM_PDU
+    ae.maximum_associations = 64
+    ae.add_supported_context(CT, EXPLICIT)
+    ae.add_supported_context(VERIFICATION, EXPLICIT)
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_CONN_OPEN, no_delay)]
+    ae.start_server(("127.0.0.1", port), evt_handlers=handlers)
+
+
+@contextmanager
+def pynetdicom(folder: Path) -> Iterator[Running]:
+    """Stock pynetdicom in its own process."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve", "pynetdicom", str(port)]
+    with process([*command, str(folder)], port, "STOCK", folder) as running:
+        yield running
+
+
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[Running]]] = {
     "node, whole acknowledge rule": node,
     "node, no store": lambda folder: node(folder, "discard"),
+    "pynetdicom, stock (never syncs)": pynetdicom,
     "storescp (never syncs)": storescp,
-    "Orthanc (syncs)": orthanc,
+    "Orthanc (syncs the file)": orthanc,
 }
+"""The last one is what the others are compared with."""
 
 
-def measure(count: int, associations: int, repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Return server -> (slices/s, CPU ms/slice) of each repeat; the servers take turns."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in SERVERS}
-    missing: set[str] = set()
-    for _ in range(repeats):
-        for name, server in SERVERS.items():
-            if name in missing:
-                continue
-            folder = Path(tempfile.mkdtemp(prefix="ingest-"))
+@dataclass(frozen=True)
+class Figures:
+    """One run of one server."""
+
+    rate: float
+    """Slices a second."""
+    cpu: float
+    """Of the server. [ms/slice]"""
+    memory: float
+    """[MiB]"""
+    echo: float
+    """[ms]"""
+
+
+def once(
+    server: Callable[[Path], AbstractContextManager[Running]], count: int, associations: int
+) -> Figures:
+    """Start a server, send, and return the figures."""
+    folder = Path(tempfile.mkdtemp(prefix="ingest-"))
+    try:
+        with server(folder) as running:
+            data_sets = slice_data_sets(count)
+            first, timed = data_sets[:8], data_sets[8:]
+            blast(running.port, running.called, first, 1)
+            warm(folder, sum(map(len, timed)))
+            before = cpu_seconds(running.pid)
+            seconds = blast(running.port, running.called, timed, associations)
+            time.sleep(0.3)  # forked children are counted once they have ended
+            cpu = cpu_seconds(running.pid) - before
+            return Figures(
+                rate=len(timed) / seconds,
+                cpu=1e3 * cpu / len(timed),
+                memory=peak_mib(running.pid),
+                echo=echo_ms(running.port, running.called),
+            )
+    finally:
+        shutil.rmtree(folder)
+
+
+def measure(count: int, associations: int, repeats: int) -> dict[str, list[Figures]]:
+    """Return server -> figures of each repeat; the servers take turns."""
+    found: dict[str, list[Figures]] = {name: [] for name in SERVERS}
+    names = list(SERVERS)
+    for repeat in range(repeats):
+        first = repeat % len(names)
+        for name in names[first:] + names[:first]:
             try:
-                with server(folder) as running:
-                    data_sets = slice_data_sets(count)
-                    warm, timed = data_sets[:8], data_sets[8:]
-                    blast(running.port, running.called, warm, 1)
-                    before = cpu_seconds(running.pid)
-                    seconds = blast(running.port, running.called, timed, associations)
-                    time.sleep(0.3)  # forked children are counted once they have ended
-                    cpu = cpu_seconds(running.pid) - before
-                found[name].append((len(timed) / seconds, 1e3 * cpu / len(timed)))
+                found[name].append(once(SERVERS[name], count, associations))
             except Missing as reason:
-                missing.add(name)
                 print(f"{name}: skipped, {reason}")
-            finally:
-                shutil.rmtree(folder)
     return found
+
+
+def table(found: dict[str, list[Figures]], associations: int) -> None:
+    """Print the medians, and the node beside the last server."""
+    middle = {
+        name: [
+            statistics.median(getattr(run, field) for run in runs)
+            for field in ("rate", "cpu", "memory", "echo")
+        ]
+        for name, runs in found.items()
+        if runs
+    }
+    for name, (rate, cpu, memory, echo) in middle.items():
+        print(f"{name:32}{associations:6d}{rate:10.0f}{cpu:12.2f}{memory:10.0f}{echo:10.2f}")
+    ours, theirs = middle[next(iter(SERVERS))], middle.get(list(SERVERS)[-1])
+    if theirs is not None:
+        rate, cpu, memory, echo = (a / b for a, b in zip(ours, theirs, strict=True))
+        ratios = f"{rate:9.2f}x{cpu:11.2f}x{memory:9.2f}x{echo:9.2f}x"
+        print(f"{'node / Orthanc':32}{associations:6d}{ratios}")
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=240)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--associations", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--serve", nargs=3, metavar=("KIND", "PORT", "FOLDER"))
     arguments = parser.parse_args()
     if arguments.serve:
@@ -328,14 +541,9 @@ def main() -> None:
         return
     print(f"{arguments.slices} slices of 512 x 512, medians of {arguments.repeats};", end=" ")
     print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, both ends TCP_NODELAY=1")
-    print(f"{'server':32} {'associations':>12} {'slices/s':>10} {'CPU ms/slice':>13}")
+    print(f"{'server':32}{'assoc.':>6}{'slices/s':>10}{'CPU ms/sl':>12}{'MiB':>10}{'echo ms':>10}")
     for associations in arguments.associations:
-        figures = measure(arguments.slices, associations, arguments.repeats)
-        for name, runs in figures.items():
-            if runs:
-                rate = statistics.median(run[0] for run in runs)
-                cpu = statistics.median(run[1] for run in runs)
-                print(f"{name:32} {associations:12d} {rate:10.0f} {cpu:13.2f}")
+        table(measure(arguments.slices, associations, arguments.repeats), associations)
 
 
 if __name__ == "__main__":

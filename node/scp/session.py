@@ -1,4 +1,4 @@
-"""The book of connections: from the first byte to the one line that tells what became of them.
+"""The book of associations: from the acceptance to the one line that tells what became of them.
 
 An association is recorded at the intake when it opens and when it ends, because how it ended is
 evidence for the completeness of a series. A database that is away delays these records and
@@ -6,160 +6,111 @@ loses none of them: an end that could not be recorded is tried again.
 """
 
 import logging
-import secrets
 import threading
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
 
 from node.domain import Clock, Source
 from node.errors import NodeError
 from node.log import event
-from node.scp.guards import ABORT, RELEASE_RQ, PduReader
 from node.scp.settings import Door
 
 _log = logging.getLogger(__name__)
 
-Association: TypeAlias = Any
-"""A `pynetdicom.association.Association`: a thread; the library is not typed."""
 
-_ENDS: Final[Mapping[int | None, str]] = {RELEASE_RQ: "RELEASED", ABORT: "ABORTED"}
-"""Last PDU that was read -> how the association ended, once the connection is closed."""
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
-    """One connection."""
+    """One association, established; used by its own thread."""
 
-    association_id: str
-    """Correlation id: eight hex digits."""
-    address: str
+    source: Source
     opened_at: float
     """Monotonic seconds."""
-    reader: PduReader
-    source: Source | None = None
-    """Known since the association was established."""
-    contexts: Mapping[int, str] = field(default_factory=dict)
-    """Presentation context id -> SOP class that it was accepted for."""
     recorded: bool = False
     """The intake knows that the association is open."""
     received: int = 0
     refused: int = 0
     bytes: int = 0
     """Of the data sets that were received."""
-    answered_since_stop: int = 0
-    aborted_by_us: bool = False
-    end: str = ""
+    end: str = field(default="", init=False)
+    """RELEASED, ABORTED or LOST."""
 
 
 class Sessions:
-    """All connections that are open, and the ends that wait for the database."""
+    """All associations that are open, and the ends that wait for the database."""
 
     def __init__(self, door: Door, clock: Clock) -> None:
         self._door = door
         self._clock = clock
-        self._open: dict[Association, Session] = {}
+        self._open: set[Session] = set()
+        self._from: Counter[str] = Counter()
         self._unrecorded_ends: list[Session] = []
         self._lock = threading.Lock()
-
-    def begin(self, association: Association, address: str, reader: PduReader) -> Session:
-        """Enter a connection that was just accepted."""
-        session = Session(
-            association_id=secrets.token_hex(4),
-            address=address,
-            opened_at=self._clock.monotonic(),
-            reader=reader,
-        )
-        with self._lock:
-            self._open[association] = session
-        return session
-
-    def of(self, association: Association) -> Session:
-        """Return the session of an association that has not ended."""
-        with self._lock:
-            return self._open[association]
-
-    def find(self, association: Association) -> Session | None:
-        """Return the session of an association, None when it has ended."""
-        with self._lock:
-            return self._open.get(association)
-
-    def open_associations(self) -> list[Association]:
-        """Return every connection that has not ended."""
-        with self._lock:
-            return list(self._open)
 
     @property
     def established(self) -> int:
         """Number of established associations."""
         with self._lock:
-            return sum(1 for session in self._open.values() if session.source is not None)
+            return len(self._open)
 
-    def record_opening(self, session: Session) -> Source:
-        """Record that the association is open, once; return its source.
+    def begin(self, source: Source, *, in_total: int, per_address: int) -> Session | None:
+        """Enter an association that is about to be accepted; None when a limit is reached."""
+        with self._lock:
+            if len(self._open) >= in_total or self._from[source.address] >= per_address:
+                return None
+            session = Session(source, self._clock.monotonic())
+            self._open.add(session)
+            self._from[source.address] += 1
+        return session
+
+    def record_opening(self, session: Session) -> None:
+        """Record that the association is open, once.
 
         Raises
         ------
-        LedgerError
+        NodeError
             The database refused; the next call tries again.
         """
-        if session.source is None:
-            raise RuntimeError("a message came before the association was established")
         if not session.recorded:
             self._door.association_opened(session.source)
-            with self._lock:
-                session.recorded = True
-                ended = bool(session.end)
-            if ended:  # while this was being written: nobody else records the end
-                self._record_ends([session])
-        return session.source
+            session.recorded = True
 
-    def end(self, association: Association, end: str = "") -> Session | None:
-        """Close the book on a connection; None when that was done before.
+    def end(self, session: Session, end: str) -> None:
+        """Close the book on an association; harmless when that was done before.
 
         Parameters
         ----------
-        association : Association
+        session : Session
         end : str
-            RELEASED, ABORTED or LOST; without it the last PDU decides.
+            RELEASED, ABORTED or LOST.
         """
         with self._lock:
-            session = self._open.pop(association, None)
-            if session is None:
-                return None
-            last = ABORT if session.aborted_by_us else session.reader.last_type
-            session.end = end or _ENDS.get(last, "LOST")
-            recorded = session.recorded
+            if session not in self._open:
+                return
+            self._open.discard(session)
+            address = session.source.address
+            self._from[address] -= 1
+            if self._from[address] <= 0:
+                del self._from[address]
+        session.end = end
         self._tell(session)
-        if recorded:
+        if session.recorded:
             self._record_ends([session])
-        return session
 
-    def sweep(self) -> list[Session]:
-        """End connections whose thread died without a word, and record ends that waited."""
-        dead = [a for a in self.open_associations() if a.ident is not None and not a.is_alive()]
-        ended = []
-        for association in dead:
-            session = self.end(association, "LOST")
-            if session is not None:
-                association.dul.kill_dul()
-                session.reader.cut()
-                ended.append(session)
+    def record_late_ends(self) -> None:
+        """Try again to record the ends that the database refused; called every moment."""
         with self._lock:
             waiting, self._unrecorded_ends = self._unrecorded_ends, []
         self._record_ends(waiting)
-        return ended
 
     def _tell(self, session: Session) -> None:
-        if session.source is None:
-            return  # never became an association; its refusal has been logged
+        source = session.source
         event(
             _log,
             "association_ended",
-            assoc=session.association_id,
-            calling=session.source.calling_ae_title,
-            called=session.source.called_ae_title,
-            address=session.address,
+            assoc=source.association_id,
+            calling=source.calling_ae_title,
+            called=source.called_ae_title,
+            address=source.address,
             received=session.received,
             refused=session.refused,
             bytes=session.bytes,
@@ -171,7 +122,7 @@ class Sessions:
         for session in sessions:
             try:
                 self._door.association_ended(
-                    session.association_id,
+                    session.source.association_id,
                     end=session.end,
                     received=session.received,
                     refused=session.refused,

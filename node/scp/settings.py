@@ -7,23 +7,41 @@ from typing import Protocol
 
 from node.config.model import Config, UnknownPeers
 from node.domain import Accepted, AETitle, Source, Uid
-from node.scp.guards import Network
+from node.scp.admission import Network
+from node.tls import Credentials
+
+
+class Arrival(Protocol):
+    """An object on its way in."""
+
+    def write(self, fragment: memoryview, /) -> None:
+        """Take the next bytes of the data set; they are valid during the call only.
+
+        Never raises for lack of room: `accept` tells, and the sender gets its answer.
+        """
+        ...
+
+    def accept(self) -> Accepted:
+        """Return when the object is durable; raise a `NodeError` when it is not."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the object: its sender gave up. Harmless after `accept`."""
+        ...
 
 
 class Door(Protocol):
     """What the receiver needs of the intake (`node.store.intake.Intake`)."""
 
-    def accept(
+    def receive(
         self,
-        dataset: memoryview,
-        /,
         *,
         transfer_syntax_uid: Uid,
         sop_class_uid: Uid,
         sop_instance_uid: Uid,
         source: Source,
-    ) -> Accepted:
-        """Return when the object is durable; raise a `NodeError` when it is not."""
+    ) -> Arrival:
+        """Begin to take in the object that a C-STORE request names."""
         ...
 
     def association_opened(self, source: Source) -> None:
@@ -48,14 +66,21 @@ class ReceiverSettings:
     """0 takes a free port; `Receiver.port` names it."""
     allowed: Mapping[AETitle, tuple[Network, ...]] = field(default_factory=dict)
     """Calling AE title -> addresses it may call from."""
+    tls_port: int | None = None
+    """Port for DICOM over TLS; 0 takes a free one, None offers none."""
+    credentials: Credentials | None = None
+    """Who we are over TLS; goes with `tls_port`."""
+    tls_only: frozenset[AETitle] = frozenset()
+    """Calling AE titles that are known over TLS and nowhere else."""
     accept_unknown: bool = False
     """True: anybody may associate; `allowed` is not looked at."""
     max_associations: int = 32
     max_per_address: int = 16
-    """Connections from one address at one time, associated or not."""
+    """Associations from one address at one time; as many connections more may wait for one."""
     max_object_bytes: int = 2048 * 1024 * 1024
     request_timeout_s: float = 8.0
-    """For a whole A-ASSOCIATE-RQ, from the connection on."""
+    """For a whole A-ASSOCIATE-RQ, from the connection or the end of the TLS handshake on; and for
+    that handshake."""
     pdu_timeout_s: float = 10.0
     """For a whole PDU, from its first byte on."""
     idle_timeout_s: float = 60.0
@@ -74,6 +99,9 @@ class ReceiverSettings:
                 for peer in config.peers.values()
                 if peer.receive
             },
+            tls_port=None if node.tls is None else node.tls.port,
+            credentials=None if node.tls is None else node.tls.credentials(),
+            tls_only=frozenset(AETitle(p.ae_title) for p in config.peers.values() if p.tls),
             accept_unknown=receive.unknown_peers is UnknownPeers.ACCEPT,
             max_associations=node.max_associations,
             max_per_address=node.max_associations_per_address,

@@ -10,10 +10,11 @@ the stored file (PS3.8 9.3, PS3.7 9.1).
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
 
@@ -23,6 +24,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import build_context
 from typing_extensions import override
@@ -33,19 +35,22 @@ from node.scu.dimse import (
     C_ECHO_RQ,
     C_STORE_RQ,
     Elements,
+    Fragment,
     MalformedMessage,
     Response,
     c_echo_rq,
     c_store_rq,
-    command_fragments,
     fragment_length,
+    fragments,
     has_data_set,
     p_data,
     read_command,
     read_response,
+    response_to,
 )
 from node.sockets import acknowledge_at_once, tune
 from node.store.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.tls import handshake
 
 MAXIMUM_PDU_LENGTH: Final = 131_072
 """Announced, and the most we send in one PDU where the peer has no limit; in bytes."""
@@ -93,6 +98,10 @@ class PeerAE:
     """For the connection, and again for the answer to the association request."""
     response_timeout_s: float = 60.0
     """For one response, and for any progress while sending."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """Where given, the peer must show a certificate that names its host."""
+    tls_name: str | None = None
+    """Name in that certificate, where it is not the host."""
 
     @override
     def __str__(self) -> str:
@@ -104,6 +113,22 @@ class Context(NamedTuple):
 
     sop_class_uid: Uid
     transfer_syntax_uid: Uid
+
+
+class Roles(NamedTuple):
+    """What we propose to be for a SOP class, where it is not the default of a requestor (SCU)."""
+
+    scu: bool
+    scp: bool
+
+
+class Message(NamedTuple):
+    """A DIMSE message of the peer."""
+
+    context_id: int
+    command: Elements
+    data: bytes
+    """The encoded data set; empty where there is none."""
 
 
 class Association:
@@ -125,10 +150,16 @@ class Association:
         self._acknowledge = acknowledge
         self._fragment = fragment_length(0, ours=MAXIMUM_PDU_LENGTH)
         self._message_id = 0
+        self._read_ahead = b""
 
     @classmethod
     def open(
-        cls, peer: PeerAE, contexts: Sequence[Context], *, acknowledge: bool = True
+        cls,
+        peer: PeerAE,
+        contexts: Sequence[Context],
+        *,
+        roles: Mapping[Uid, Roles] | None = None,
+        acknowledge: bool = True,
     ) -> "Association":
         """Connect and negotiate.
 
@@ -136,24 +167,22 @@ class Association:
         ----------
         peer : PeerAE
         contexts : sequence of Context, at most `MAXIMUM_CONTEXTS`
+        roles : mapping, optional
+            SOP Class UID -> roles to propose (PS3.7 D.3.3.4).
         acknowledge : bool
             False leaves delayed acknowledgments on, to measure what a peer makes of them.
 
         Raises
         ------
         PeerUnreachable
-            No connection, no answer in time, an abort, or an answer that is not DICOM.
+            No connection, no answer in time, an abort, an answer that is not DICOM, or no TLS.
         AssociationRejected, PeerBusy
             The peer rejected the association, for good or for now.
         """
-        request = _associate_rq(peer, contexts)
-        try:
-            connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
-        except OSError as error:
-            raise PeerUnreachable(f"no connection to {peer}: {_cause(error)}") from error
+        request = _associate_rq(peer, contexts, roles or {})
+        connection = _connect(peer)
         association = cls(connection, peer, proposed=contexts, acknowledge=acknowledge)
         try:
-            tune(connection)
             association._send([request])
             association._read_answer(contexts)
         except BaseException:
@@ -235,6 +264,82 @@ class Association:
             buffers = []
         return self._read_response(request=C_STORE_RQ, message_id=message_id)
 
+    def send(self, context_id: int, command: bytes, data: bytes = b"") -> None:
+        """Send a message whose data set fits in memory, as few PDUs as the peer allows.
+
+        Raises
+        ------
+        PeerUnreachable
+            The association is gone.
+        """
+        buffers = p_data(context_id, command, command=True, last=True)
+        for at in range(0, len(data), self._fragment):
+            part = memoryview(data)[at : at + self._fragment]
+            last = at + self._fragment >= len(data)
+            buffers += p_data(context_id, part, command=False, last=last)
+        self._send(buffers)
+
+    def receive(self, timeout_s: float, *, limit: int) -> Message:
+        """Return the next message of the peer.
+
+        Parameters
+        ----------
+        timeout_s : float
+            For the whole message.
+        limit : int
+            Most bytes of its data set.
+
+        Raises
+        ------
+        PeerUnreachable
+            The association is gone, the time is over, or what came is no message.
+        """
+        try:
+            return self._read_message(time.monotonic() + timeout_s, limit)
+        except MalformedMessage as error:
+            raise PeerUnreachable(f"{self.peer} answered {error}") from error
+
+    def answer(self, request: Message, status: int) -> None:
+        """Answer a request of the peer.
+
+        Raises
+        ------
+        PeerUnreachable
+            The association is gone, or the request cannot be answered.
+        """
+        try:
+            self.send(request.context_id, response_to(request.command, status))
+        except MalformedMessage as error:
+            raise PeerUnreachable(f"{self.peer} sent {error}") from error
+
+    def next_message_id(self) -> int:
+        """Return the id of the next request, if the association still stands.
+
+        Raises
+        ------
+        PeerUnreachable
+            The peer has ended it.
+        """
+        return self._next_message()
+
+    def context_id(self, sop_class_uid: Uid) -> int | None:
+        """Return the id of an accepted context of a SOP class, if there is one."""
+        found = (i for c, i in self.accepted.items() if c.sop_class_uid == sop_class_uid)
+        return next(found, None)
+
+    def context_of(self, context_id: int) -> Context:
+        """Return the accepted context of an id.
+
+        Raises
+        ------
+        PeerUnreachable
+            The peer spoke in a context that was not accepted.
+        """
+        for context, accepted in self.accepted.items():
+            if accepted == context_id:
+                return context
+        raise PeerUnreachable(f"{self.peer} used a presentation context that it did not accept")
+
     def check(self) -> None:
         """Look, without waiting, whether the peer has ended the association meanwhile.
 
@@ -243,7 +348,7 @@ class Association:
         PeerUnreachable
             It has: by A-ABORT, by A-RELEASE-RQ, or by closing the connection.
         """
-        if select.select([self._connection], [], [], 0)[0]:
+        if self._has_spoken():
             self._read_pdu(self.peer.connect_timeout_s)
             raise PeerUnreachable(f"{self.peer} spoke out of turn")
 
@@ -300,18 +405,39 @@ class Association:
             raise PeerUnreachable(f"{self.peer} answered {error}") from error
 
     def _read_command(self, deadline: float) -> Elements:
-        parts: list[bytes] = []
+        return self._read_message(deadline, 0).command
+
+    def _read_message(self, deadline: float, limit: int) -> Message:
+        incoming = self._fragments(deadline)
+        parts: list[memoryview] = []
+        for fragment in incoming:
+            if not fragment.command:
+                raise MalformedMessage("with data before its command")
+            parts.append(fragment.data)
+            if fragment.last:
+                break
+        command = read_command(b"".join(parts))
+        if not has_data_set(command):
+            return Message(fragment.context_id, command, b"")
+        if not limit:
+            raise MalformedMessage("with a data set nobody asked for")
+        data = bytearray()
+        for fragment in incoming:
+            if fragment.command:
+                raise MalformedMessage("with a command inside a data set")
+            data += fragment.data
+            if len(data) > limit:
+                raise MalformedMessage("with a data set beyond all measure")
+            if fragment.last:
+                break
+        return Message(fragment.context_id, command, bytes(data))
+
+    def _fragments(self, deadline: float) -> Iterator[Fragment]:
         while True:
             pdu_type, body = self._read_pdu(deadline - time.monotonic())
             if pdu_type != _P_DATA:
                 raise MalformedMessage("with another PDU than P-DATA")
-            for fragment, last in command_fragments(body):
-                parts.append(fragment)
-                if last:
-                    command = read_command(b"".join(parts))
-                    if has_data_set(command):
-                        raise MalformedMessage("with a data set nobody asked for")
-                    return command
+            yield from fragments(body)
 
     # -- bytes -------------------------------------------------------------------------------
 
@@ -319,6 +445,9 @@ class Association:
         pending = list(buffers)
         try:
             self._connection.settimeout(self.peer.response_timeout_s)
+            if isinstance(self._connection, ssl.SSLSocket):  # knows no `sendmsg`
+                self._connection.sendall(b"".join(pending))
+                return
             while pending:
                 sent = self._connection.sendmsg(pending)
                 while pending and sent >= len(pending[0]):
@@ -343,10 +472,28 @@ class Association:
             raise PeerUnreachable(f"{self.peer} released the association")
         return pdu_type, body
 
+    def _has_spoken(self) -> bool:
+        """Tell whether bytes of the peer, or the end of the connection, wait to be read."""
+        if not select.select([self._connection], [], [], 0)[0]:
+            return isinstance(self._connection, ssl.SSLSocket) and self._connection.pending() > 0
+        if not isinstance(self._connection, ssl.SSLSocket):
+            return True
+        # TLS 1.3 sends session tickets after the handshake: readable, and yet nothing was said
+        try:
+            self._connection.settimeout(0)
+            self._read_ahead += self._connection.recv(1)
+        except ssl.SSLWantReadError:
+            return False
+        except OSError:
+            return True
+        return True
+
     def _read(self, count: int, deadline: float) -> bytes:
         data = bytearray(count)
         view = memoryview(data)
-        got = 0
+        got = min(count, len(self._read_ahead))
+        view[:got] = self._read_ahead[:got]
+        self._read_ahead = self._read_ahead[got:]
         try:
             while got < count:
                 # 0 would switch to non-blocking; a deadline that has passed means "at once"
@@ -364,7 +511,24 @@ class Association:
         return bytes(data)
 
 
-def _associate_rq(peer: PeerAE, contexts: Sequence[Context]) -> bytes:
+def _connect(peer: PeerAE) -> socket.socket:
+    """Return a connection with our socket options, secured where the peer asks for it."""
+    try:
+        connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
+        tune(connection)
+        if peer.tls is not None:
+            return handshake(
+                connection,
+                peer.tls,
+                seconds=peer.connect_timeout_s,
+                host=peer.tls_name or peer.host,
+            )
+    except OSError as error:
+        raise PeerUnreachable(f"no connection to {peer}: {_cause(error)}") from error
+    return connection
+
+
+def _associate_rq(peer: PeerAE, contexts: Sequence[Context], roles: Mapping[Uid, Roles]) -> bytes:
     if not 0 < len(contexts) <= MAXIMUM_CONTEXTS:
         raise ValueError(f"{len(contexts)} presentation contexts; 1 to {MAXIMUM_CONTEXTS} fit")
     primitive = A_ASSOCIATE()
@@ -379,7 +543,7 @@ def _associate_rq(peer: PeerAE, contexts: Sequence[Context]) -> bytes:
     length.maximum_length_received = MAXIMUM_PDU_LENGTH
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    primitive.user_information = [length, implementation, version]
+    primitive.user_information = [length, implementation, version, *map(_role, roles.items())]
     proposed = []
     for index, context in enumerate(contexts):
         item = build_context(context.sop_class_uid, context.transfer_syntax_uid)
@@ -389,6 +553,12 @@ def _associate_rq(peer: PeerAE, contexts: Sequence[Context]) -> bytes:
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(primitive)
     return bytes(pdu.encode())
+
+
+def _role(proposed: tuple[Uid, Roles]) -> SCP_SCU_RoleSelectionNegotiation:
+    item = SCP_SCU_RoleSelectionNegotiation()
+    item.sop_class_uid, (item.scu_role, item.scp_role) = proposed
+    return item
 
 
 def _rejection(peer: PeerAE, body: bytes) -> AssociationRejected | PeerUnreachable:

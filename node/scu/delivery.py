@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from node.config.model import DeliverySection
+from node.config.model import Config, DeliverySection
 from node.domain import Clock, Delivery
 from node.errors import DeliveryError, LedgerError
 from node.log import event
@@ -45,8 +45,8 @@ class Outbox(Protocol):
         """Move PENDING and due -> SENDING, attempt + 1; the oldest job first."""
         ...
 
-    def delivery_sent(self, delivery_id: int, *, status: int, note: str = "") -> None:
-        """Move SENDING -> SENT."""
+    def delivery_sent(self, delivery_id: int, *, status: int | None, note: str = "") -> None:
+        """Move SENDING -> SENT; without a status the peer has not confirmed it."""
         ...
 
     def delivery_failed(
@@ -64,6 +64,10 @@ class Outbox(Protocol):
 
     def return_deliveries(self, ids: Collection[int]) -> None:
         """Move SENDING -> PENDING, as if they had not been claimed."""
+        ...
+
+    def queue_fallback(self, destination: str, fallback: str, *, after: timedelta) -> int:
+        """Queue for `fallback` what `destination` did not take in time."""
         ...
 
     def next_delivery_at(self, destination: str) -> datetime | None:
@@ -119,6 +123,22 @@ class Breaker:
         return Breaker(failures=self.failures + 1, retry_at=now + pause)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Who gets what a destination does not take in time."""
+
+    name: str
+    after: timedelta
+
+    @classmethod
+    def of(cls, config: Config, destination: str) -> "Fallback | None":
+        """Return the fallback of a destination, if the configuration names one."""
+        peer = config.peers.get(destination)
+        if peer is None or peer.fallback is None:
+            return None
+        return cls(name=peer.fallback, after=timedelta(seconds=peer.fallback_after_s))
+
+
 class DeliveryWorker:
     """Delivers what the outbox holds for one destination, in its own thread.
 
@@ -128,6 +148,7 @@ class DeliveryWorker:
     outbox : Outbox
     policy : RetryPolicy
     clock : Clock
+    fallback : Fallback, optional
     jitter : callable
         Returns a number in [0, 1).
     """
@@ -139,12 +160,14 @@ class DeliveryWorker:
         policy: RetryPolicy,
         clock: Clock,
         *,
+        fallback: Fallback | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._destination = destination
         self._outbox = outbox
         self._policy = policy
         self._clock = clock
+        self._fallback = fallback
         self._jitter = jitter
         self._breaker = Breaker()
         self._wake = threading.Event()
@@ -195,6 +218,7 @@ class DeliveryWorker:
         LedgerError
             The ledger did not hand out work; nothing was claimed.
         """
+        self._queue_fallback()
         resting = self._breaker.retry_at - self._clock.monotonic()
         if self._breaker.failures and resting > 0:
             return resting
@@ -227,6 +251,18 @@ class DeliveryWorker:
             if pause > 0:
                 self._wake.wait(pause)
         self._destination.close()
+
+    def _queue_fallback(self) -> None:
+        if self._fallback is None:
+            return
+        moved = self._outbox.queue_fallback(
+            self.name, self._fallback.name, after=self._fallback.after
+        )
+        if moved:
+            event(_log, "delivery_fallback", level=logging.ERROR, destination=self.name,
+                  fallback=self._fallback.name, objects=moved,
+                  reason="it did not take the results in time; it gets them when it is back",
+                  hint="look why it does not: `rtnode echo`")  # fmt: skip
 
     def _until_next(self) -> float:
         due = self._outbox.next_delivery_at(self.name)
@@ -277,6 +313,12 @@ class DeliveryWorker:
 
     def _record(self, delivery: Delivery, result: Result) -> None:
         """Write down what became of one object; does not return before that is durable."""
+        if result.outcome is Outcome.UNCONFIRMED:
+            self._persist(
+                lambda: self._outbox.delivery_sent(delivery.id, status=None, note=result.reason)
+            )
+            self._tell("delivery_unconfirmed", delivery, None, result.reason, "")
+            return
         if result.delivered:
             status = result.status or 0
             note = result.reason if result.outcome is Outcome.SENT_WITH_WARNING else ""
@@ -390,4 +432,6 @@ def _outgoing(delivery: Delivery) -> Outgoing:
         sop_instance_uid=delivery.sop_instance_uid,
         transfer_syntax_uid=delivery.transfer_syntax_uid,
         key=delivery.id,
+        doubtful=delivery.doubtful,
+        report=delivery.report,
     )

@@ -41,6 +41,8 @@ class Outcome(StrEnum):
     SENT = "SENT"
     SENT_WITH_WARNING = "SENT_WITH_WARNING"
     """The peer keeps it and says what it changed or doubts."""
+    UNCONFIRMED = "UNCONFIRMED"
+    """Sent before and not answered: the storage commitment that is asked for next will tell."""
     RETRY = "RETRY"
     """Not kept for now; the same bytes are sent again later."""
     RETRY_FEW = "RETRY_FEW"
@@ -143,6 +145,10 @@ class Outgoing:
     transfer_syntax_uid: Uid
     key: int = 0
     """Whatever the caller knows it by, e.g. the id of a delivery."""
+    doubtful: bool = False
+    """An earlier attempt ended without an answer: the peer may hold it."""
+    report: Path | None = None
+    """Folder with the tables of the job that made it; a folder as destination takes them too."""
 
     @classmethod
     def read(cls, path: Path) -> "Outgoing":

@@ -76,6 +76,22 @@ class Stored:
     source: Source
 
 
+class FakeArrival:
+    """An object on its way to a `FakeDoor`."""
+
+    def __init__(self, door: "FakeDoor", **names) -> None:
+        self.door, self.names, self.data = door, names, bytearray()
+
+    def write(self, fragment: memoryview) -> None:
+        self.data += fragment
+
+    def accept(self) -> Accepted:
+        return self.door.accept(bytes(self.data), **self.names)
+
+    def discard(self) -> None:
+        self.door.discarded += 1
+
+
 @dataclass
 class FakeDoor:
     """Implements `node.scp.server.Door`: keeps what comes, or raises what it is told to."""
@@ -86,6 +102,10 @@ class FakeDoor:
     error: Exception | None = None
     ledger_error: Exception | None = None
     before: Callable[[], None] = lambda: None
+    discarded: int = 0
+
+    def receive(self, **names) -> FakeArrival:
+        return FakeArrival(self, **names)
 
     def accept(
         self, dataset, *, transfer_syntax_uid, sop_class_uid, sop_instance_uid, source
@@ -115,10 +135,10 @@ class FakeDoor:
 
 
 @contextmanager
-def receiving(door: FakeDoor, **settings) -> Iterator[Receiver]:
+def receiving(door: FakeDoor, *, services=(), **settings) -> Iterator[Receiver]:
     """Run a receiver on a free port of the loopback interface."""
     defaults = {"ae_titles": (AETitle("RTNODE"),), "port": 0, "accept_unknown": True}
-    receiver = Receiver(ReceiverSettings(**(defaults | settings)), door, SystemClock())
+    receiver = Receiver(ReceiverSettings(**(defaults | settings)), door, SystemClock(), services)
     receiver.start()
     try:
         yield receiver

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from node.domain import Uid
-from node.scu.association import Context, _associate_rq
+from node.scu.association import Context
 from node.scu.dimse import c_store_rq
 from tests.integration.network.support import (
     CT,
@@ -19,10 +19,10 @@ from tests.integration.network.support import (
     VERIFICATION,
     FakeDoor,
     associate,
-    peer_at,
     receiving,
     until,
 )
+from tests.wire_kit import associate_request
 
 
 def _closed_within(connection: socket.socket, seconds: float) -> float:
@@ -68,7 +68,7 @@ def test_garbage_is_cut_and_others_are_served(name):
 
 def test_a_request_that_drips_is_cut_at_its_deadline():
     """Fault B2: one deadline for a whole PDU, not one for each read."""
-    request = _associate_rq(peer_at(1), [Context(CT, EXPLICIT)])
+    request = associate_request()
 
     def drip(connection):
         for byte in request:
@@ -191,7 +191,7 @@ def test_contexts_that_cannot_be_negotiated_end_the_connection(contexts):
 def test_connections_leave_no_threads_and_no_sessions_behind():
     with receiving(FakeDoor(), request_timeout_s=0.5, max_per_address=64) as receiver:
         assert _alive(receiver.port)
-        until(lambda: not receiver._sessions.open_associations())
+        until(lambda: not receiver._connections)
         before = threading.active_count()
         connections = [socket.create_connection(("127.0.0.1", receiver.port), 5) for _ in range(20)]
         for n, connection in enumerate(connections):
@@ -199,5 +199,5 @@ def test_connections_leave_no_threads_and_no_sessions_behind():
         for connection in connections:
             _closed_within(connection, 5)
             connection.close()
-        until(lambda: not receiver._sessions.open_associations())
+        until(lambda: not receiver._connections)
         until(lambda: threading.active_count() <= before)

@@ -25,6 +25,7 @@ from node.errors import (
     PeerBusy,
     PeerUnreachable,
 )
+from node.scp.association import Connection
 from node.scp.contexts import STORAGE_CLASSES, STORAGE_SYNTAXES
 from node.scp.server import Receiver
 from node.scp.settings import ReceiverSettings
@@ -84,13 +85,13 @@ def test_an_unknown_ae_title_is_rejected_for_good(called, calling, words):
 
 
 def test_a_check_that_fails_lets_nobody_in(monkeypatch):
-    """The library swallows errors of its handlers and would go on to accept."""
+    """Nobody is in by mistake: a connection is accepted at one place, after every check."""
 
     def broken(*_):
         raise RuntimeError("our own mistake")
 
+    monkeypatch.setattr(Connection, "_rejection", broken)
     with receiving(FakeDoor()) as receiver:
-        monkeypatch.setattr(receiver, "_rejection", broken)
         with pytest.raises(PeerUnreachable):
             associate(receiver.port)
         assert receiver.associations == 0
@@ -125,23 +126,25 @@ def test_one_association_too_many_is_rejected_for_now():
         assert first.echo().status == 0
 
 
-def test_connections_from_one_address_are_limited_and_come_back():
-    """Fault B2: idle connections."""
+def test_idle_connections_make_room_for_whoever_associates():
+    """Fault B2: the oldest is cut, so that neither a scanner nor a health check shuts us."""
     with receiving(FakeDoor(), max_per_address=3) as receiver:
-        idle = [socket.create_connection(("127.0.0.1", receiver.port), 5) for _ in range(3)]
-        with socket.create_connection(("127.0.0.1", receiver.port), 5) as fourth:
-            assert fourth.recv(1) == b""
+        idle = [socket.create_connection(("127.0.0.1", receiver.port), 5) for _ in range(12)]
+        assert idle[0].recv(1) == b""
+        with associate(receiver.port, Context(VERIFICATION, IMPLICIT)) as association:
+            assert association.echo().status == 0
         for connection in idle:
             connection.close()
 
-        def associates():
-            try:
-                associate(receiver.port).release()
-            except PeerUnreachable:
-                return False
-            return True
 
-        until(associates)
+def test_associations_from_one_address_are_limited():
+    with (
+        receiving(FakeDoor(), max_per_address=2) as receiver,
+        associate(receiver.port),
+        associate(receiver.port),
+        pytest.raises(PeerBusy, match="limit"),
+    ):
+        associate(receiver.port)
 
 
 def test_every_listed_class_is_accepted_in_every_listed_syntax():

@@ -1,5 +1,9 @@
 """The receiver in front of the real store: what is answered 0x0000 is indexed, and nothing else."""
 
+import hashlib
+import struct
+import tracemalloc
+
 import pytest
 
 from node.clock import SystemClock
@@ -7,10 +11,12 @@ from node.scp.server import Receiver
 from node.scp.settings import ReceiverSettings
 from node.scu.association import Context
 from node.scu.sender import contexts_for, send
+from node.store import part10
 from node.store.files import Limits
 from node.store.store import StoreOptions, open_store
 from tests.integration.network.support import (
     CT,
+    EXPLICIT,
     IMPLICIT,
     RTSTRUCT,
     VERIFICATION,
@@ -20,6 +26,8 @@ from tests.integration.network.support import (
     until,
     write_object,
 )
+from tests.store_kit import SERIES, ct, encode
+from tests.wire_kit import RawPeer, c_store, p_data, pdv
 
 
 @pytest.fixture
@@ -56,6 +64,35 @@ def test_an_acknowledged_object_is_indexed_and_its_file_holds_the_bytes(node, tm
     assert data_set_of(instance.path) == data_set_of(item.path)
     assert instance.source.calling_ae_title == "CTSIM1"
     until(lambda: store.ledger.series_associations("2.25.2")[0].end == "RELEASED")
+
+
+def test_an_object_of_any_size_takes_no_more_memory_than_a_slice(node):
+    """Fault A14 in small: 48 MiB in fragments; the data set goes to the disk as it comes."""
+    receiver, store = node()
+    frame = bytes(range(256)) * 256
+    frames = 768
+    head = encode(ct())
+    head = head[: head.rindex(struct.pack("<HH2s", 0x7FE0, 0x0010, b"OW"))]
+    pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, frames * len(frame))
+    digest = hashlib.sha256(EXPLICIT.encode() + head + pixels)
+    tracemalloc.start()
+    with RawPeer.associated(receiver.port) as peer:
+        peer.send(p_data(pdv(3, c_store(f"{SERIES}.1"))), p_data(pdv(0, head + pixels)))
+        for n in range(frames):
+            peer.send(p_data(pdv(2 if n == frames - 1 else 0, frame)))
+            digest.update(frame)
+        status = peer.status()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    (instance,) = store.ledger.instances(SERIES)
+    assert status == 0
+    assert (instance.sha256, instance.size) == (
+        digest.hexdigest(),
+        len(head + pixels) + frames * len(frame),
+    )
+    assert part10.sha256_of_file(instance.path) == instance.sha256
+    assert peak < 6 << 20
 
 
 def test_a_disk_below_its_floor_refuses_objects_and_answers_echoes(node, tmp_path):

@@ -6,11 +6,21 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, C_STORE_RSP, DIMSEMessage
+from pynetdicom.dimse_messages import (
+    C_ECHO_RQ,
+    C_FIND_RQ,
+    C_GET_RQ,
+    C_MOVE_RQ,
+    C_STORE_RQ,
+    C_STORE_RSP,
+    N_ACTION_RQ,
+    N_EVENT_REPORT_RQ,
+    DIMSEMessage,
+)
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
-from node.domain import Uid
+from node.domain import AETitle, Uid
 from node.scu import dimse
 
 
@@ -43,6 +53,73 @@ def test_pynetdicom_reads_our_echo_request():
     assert message.command_set.CommandDataSetType == 0x0101
 
 
+@pytest.mark.parametrize(
+    ("command", "kind", "values"),
+    [
+        (dimse.c_find_rq(message_id=7, sop_class_uid=Uid("1.2.3")), C_FIND_RQ, {"Priority": 0}),
+        (dimse.c_get_rq(message_id=7, sop_class_uid=Uid("1.2.3")), C_GET_RQ, {"Priority": 0}),
+        (
+            dimse.c_move_rq(
+                message_id=7, sop_class_uid=Uid("1.2.3"), destination=AETitle("RTNODE1")
+            ),
+            C_MOVE_RQ,
+            {"MoveDestination": "RTNODE1"},
+        ),
+        (
+            dimse.n_action_rq(
+                message_id=7,
+                sop_class_uid=Uid("1.2.3"),
+                sop_instance_uid=Uid("1.2.3.4"),
+                action_type_id=1,
+            ),
+            N_ACTION_RQ,
+            {"RequestedSOPInstanceUID": "1.2.3.4", "ActionTypeID": 1},
+        ),
+        (
+            dimse.n_event_report_rq(
+                message_id=7,
+                sop_class_uid=Uid("1.2.3"),
+                sop_instance_uid=Uid("1.2.3.4"),
+                event_type_id=2,
+            ),
+            N_EVENT_REPORT_RQ,
+            {"AffectedSOPInstanceUID": "1.2.3.4", "EventTypeID": 2},
+        ),
+    ],
+    ids=["find", "get", "move", "action", "event-report"],
+)
+def test_pynetdicom_reads_our_requests_with_a_data_set(command, kind, values):
+    message = decoded(command)
+
+    assert isinstance(message, kind)
+    ds = message.command_set
+    assert {k: ds[k].value for k in values} == values
+    assert (ds.MessageID, ds.CommandDataSetType) == (7, 1)
+    assert "1.2.3" in (ds.get("AffectedSOPClassUID"), ds.get("RequestedSOPClassUID"))
+
+
+def test_a_request_without_a_message_id_is_not_answered():
+    with pytest.raises(dimse.MalformedMessage):
+        dimse.response_to({0x0100: b"\x01\x00"}, 0)
+
+
+def test_our_answer_names_what_it_answers():
+    request = dimse.read_command(
+        dimse.n_event_report_rq(
+            message_id=7,
+            sop_class_uid=Uid("1.2.3"),
+            sop_instance_uid=Uid("1.2.3.4"),
+            event_type_id=2,
+        )
+    )
+
+    command = dimse.read_command(dimse.response_to(request, 0x0115))
+
+    response = dimse.read_response(command, request=dimse.N_EVENT_REPORT_RQ, message_id=7)
+    assert response.status == 0x0115
+    assert dimse.uid(command, 0x1000) == "1.2.3.4"
+
+
 def test_we_read_the_response_of_pynetdicom():
     primitive = C_STORE()
     primitive.MessageIDBeingRespondedTo = 7
@@ -73,7 +150,7 @@ def test_random_bytes_are_read_or_refused_as_malformed(data):
 @given(st.binary(max_size=120))
 def test_random_bodies_are_cut_or_refused_as_malformed(data):
     with contextlib.suppress(dimse.MalformedMessage):
-        dimse.command_fragments(data)
+        dimse.fragments(data)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A folder as destination: whole files or none, and never two contents under one name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,51 @@ def test_a_file_that_is_there_is_synced_before_it_counts_as_delivered(tmp_path, 
     assert deliver(folder, item, ops=ops)[0].outcome is Outcome.SENT
 
     assert ("directory", str(folder)) in ops.log
+
+
+@pytest.fixture
+def report(tmp_path) -> Path:
+    folder = tmp_path / "work" / "report"
+    folder.mkdir(parents=True)
+    (folder / "features.csv").write_text("roi,code,value\n")
+    (folder / "report.json").write_text("{}")
+    (folder / "index.html").write_text("page")
+    return folder
+
+
+def test_the_tables_of_a_structured_report_lie_beside_it(tmp_path, item, report):
+    folder = tmp_path / "results"
+    sr = replace(item, sop_class_uid=Uid("1.2.840.10008.5.1.4.1.1.88.33"), report=report)
+
+    results = deliver(folder, sr)
+
+    assert results[0].outcome is Outcome.SENT
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "SR-2.25.17.dcm",
+        "SR-2.25.17.features.csv",
+        "SR-2.25.17.report.json",
+    ]
+    assert (folder / "SR-2.25.17.features.csv").read_text() == "roi,code,value\n"
+
+
+def test_the_tables_are_whole_before_the_report_has_its_name(tmp_path, item, report):
+    ops = RecordingOps()
+    sr = replace(item, sop_class_uid=Uid("1.2.840.10008.5.1.4.1.1.88.33"), report=report)
+
+    deliver(tmp_path / "results", sr, ops=ops)
+
+    written = [Path(path).name for step, path in ops.log if step == "file"]
+    assert written[-1] == ".SR-2.25.17.dcm.part"
+
+
+def test_a_report_whose_folder_is_gone_is_delivered_without_tables(tmp_path, item):
+    sr = replace(item, sop_class_uid=Uid("1.2.840.10008.5.1.4.1.1.88.33"), report=tmp_path / "gone")
+
+    assert deliver(tmp_path / "results", sr)[0].outcome is Outcome.SENT
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["SR-2.25.17.dcm"]
+
+
+def test_only_structured_reports_bring_tables(tmp_path, item, report):
+    deliver(tmp_path / "results", replace(item, report=report))
+
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["RTSTRUCT-2.25.17.dcm"]

@@ -1,11 +1,10 @@
-"""The threads of an association sleep while nothing happens, and leave nothing behind."""
+"""The thread of an association sleeps while nothing happens, and leaves nothing behind."""
 
 import gc
 import threading
 import time
 from pathlib import Path
 
-from node.scp.server import Receiver
 from node.scu.association import Context
 from tests.integration.network.support import (
     EXPLICIT,
@@ -23,7 +22,7 @@ def descriptors() -> int:
 
 
 def test_an_idle_association_takes_next_to_no_processor_time():
-    """The library's own polling takes 5 % of a processor for each."""
+    """Polling, as the library does it, takes 5 % of a processor for each."""
     with receiving(FakeDoor()) as receiver:
         opened = [associate(receiver.port) for _ in range(4)]
         before = time.process_time()
@@ -35,7 +34,7 @@ def test_an_idle_association_takes_next_to_no_processor_time():
     assert used < 0.12
 
 
-def test_an_answer_does_not_wait_for_the_next_look():
+def test_an_answer_waits_for_nothing():
     with receiving(FakeDoor()) as receiver:
         association = associate(receiver.port, Context(VERIFICATION, EXPLICIT))
         begun = time.monotonic()
@@ -51,28 +50,13 @@ def test_hundreds_of_associations_leave_no_descriptor_and_no_thread():
     with receiving(FakeDoor()) as receiver:
         associate(receiver.port).release()
         until(lambda: receiver.associations == 0, what="the first association to end")
-        time.sleep(0.3)
+        until(lambda: not receiver._connections, what="its thread to end")
         files, threads = descriptors(), threading.active_count()
         for number in range(60):
             association = associate(receiver.port)
             association.release() if number % 2 else association.abort()
         until(lambda: threading.active_count() <= threads, what="threads to end")
         until(lambda: descriptors() <= files + 2, what="descriptors to be closed")
-
-
-def test_a_peer_that_sends_at_once_after_the_acceptance_is_not_cut_off(monkeypatch):
-    """Its first bytes may be here before the thread of the association goes on."""
-    established = Receiver._on_established
-
-    def late(self, happening) -> None:
-        time.sleep(0.2)
-        established(self, happening)
-
-    monkeypatch.setattr(Receiver, "_on_established", late)
-    with receiving(FakeDoor()) as receiver:
-        association = associate(receiver.port, Context(VERIFICATION, EXPLICIT))
-        assert association.echo().status == 0
-        association.release()
 
 
 def test_an_association_that_ends_while_its_opening_is_recorded_does_not_stay_open():

@@ -1,0 +1,331 @@
+"""STOW-RS: results to a DICOMweb server (PS3.18 10.5), streamed file by file.
+
+One request carries a few objects; its length is known beforehand, so no object is ever held in
+memory. The answer is per object, with the same reasons as a C-STORE status, so the same table
+says what they mean. What may have arrived before is looked up first (QIDO-RS, 10.6).
+"""
+
+import base64
+import http.client
+import json
+import logging
+import secrets
+import ssl
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import pydicom
+from typing_extensions import override
+
+from node.config.model import DicomWeb
+from node.errors import (
+    AssociationRejected,
+    ConfigError,
+    DeliveryError,
+    PeerBusy,
+    PeerUnreachable,
+)
+from node.log import event
+from node.scu.sender import Outcome, Outgoing, Result, verdict
+
+_log = logging.getLogger(__name__)
+
+_BLOCK: Final = 256 * 1024
+"""Bytes read from a file at a time."""
+_MOST_OBJECTS: Final = 16
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of one request; a larger object travels alone. What breaks with a request is not much."""
+_LARGEST_ANSWER: Final = 4 * 1024 * 1024
+_JSON: Final = "application/dicom+json"
+
+_STORED: Final = "00081199"
+_FAILED: Final = "00081198"
+_INSTANCE: Final = "00081155"
+_REASON: Final = "00081197"
+_WARNING: Final = "00081196"
+"""Attributes of the Store Instances Response, as DICOM JSON names them (PS3.18 I.2)."""
+
+_ANSWERED: Final = frozenset({200, 202, 409})
+"""HTTP statuses that come with an answer for each object."""
+_NOT_ALLOWED: Final = frozenset({401, 403, 407})
+_BUSY: Final = frozenset({408, 429, 503})
+_ONE_OBJECT: Final = frozenset({400, 413, 415})
+"""Statuses that may be the fault of an object of the request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A DICOMweb server and how we show who we are."""
+
+    url: str
+    """Without a slash at the end; ``/studies`` follows."""
+    timeout_s: float
+    authorization: str = ""
+    """Value of the header; empty for none."""
+    tls: ssl.SSLContext | None = None
+
+    @override
+    def __str__(self) -> str:
+        return self.url
+
+    @classmethod
+    def of(cls, name: str, section: DicomWeb) -> "Server":
+        """Return the server that the configuration describes.
+
+        Raises
+        ------
+        ConfigError
+            A file of a secret or of authorities cannot be used.
+        """
+        secure = urlsplit(section.url).scheme == "https"
+        try:
+            tls = ssl.create_default_context(cafile=section.authorities) if secure else None
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"dicomweb.{name}.authorities: cannot be used: {error}"]) from error
+        return cls(
+            url=section.url.rstrip("/"),
+            timeout_s=section.response_timeout_s,
+            authorization=_authorization(name, section),
+            tls=tls,
+        )
+
+
+class StowDestination:
+    """A DICOMweb server as a destination."""
+
+    def __init__(self, name: str, server: Server) -> None:
+        self._name = name
+        self._server = server
+        self._connection: http.client.HTTPConnection | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the configuration."""
+        return self._name
+
+    def probe(self) -> None:
+        """Ask for one study; any answer that is no failure of the server will do."""
+        status, _ = self._get("/studies?limit=1")
+        self._raise_for(status)
+        self.close()
+
+    def deliver(self, items: Sequence[Outgoing]) -> Iterator[Result]:
+        """Send a few objects in each request; yield what the answer says of each."""
+        fresh = []
+        for item in items:
+            if item.doubtful and self._holds(item):
+                yield Result(
+                    item=item, outcome=Outcome.SENT, status=0, reason="the server holds it already"
+                )
+            else:
+                fresh.append(item)
+        for part in _parts(fresh):
+            yield from self._store(part)
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _store(self, items: Sequence[tuple[Outgoing, int]]) -> Iterator[Result]:
+        boundary = f"rtnode-{secrets.token_hex(16)}"
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        tail = f"--{boundary}--\r\n".encode()
+        length = sum(len(head) + size + 2 for _, size in items) + len(tail)
+        headers = {
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Content-Length": str(length),
+        }
+        body = _body([item.path for item, _ in items], [s for _, s in items], head, tail)
+        status, answer = self._request("POST", "/studies", headers, body)
+        self._raise_for(status)
+        if status in _ONE_OBJECT and len(items) > 1:  # find out which: one by one
+            for single in items:
+                yield from self._store([single])
+            return
+        said = _answers(answer)
+        for item, _ in items:
+            yield self._result(item, status, said)
+
+    def _result(self, item: Outgoing, status: int, said: Mapping[str, tuple[bool, int]]) -> Result:
+        kept, reason = said.get(item.sop_instance_uid, (status == http.client.OK, 0))
+        if kept:
+            outcome = Outcome.SENT_WITH_WARNING if reason else Outcome.SENT
+            words = f"stored with a warning (0x{reason:04X})" if reason else "stored"
+            return Result(item=item, outcome=outcome, status=reason, reason=words)
+        if not reason:
+            refused = status in _ONE_OBJECT
+            return Result(
+                item=item,
+                outcome=Outcome.REFUSED if refused else Outcome.RETRY_FEW,
+                status=None,
+                reason=f"the server does not say that it stored it (HTTP {status})",
+                hint="look at the log of the server",
+            )
+        row = verdict(reason)
+        outcome = Outcome.RETRY_FEW if row.outcome is Outcome.SENT_WITH_WARNING else row.outcome
+        return Result(
+            item=item,
+            outcome=outcome,
+            status=reason,
+            reason=f"{row.meaning} (0x{reason:04X}, HTTP {status})",
+            hint=row.hint,
+        )
+
+    def _holds(self, item: Outgoing) -> bool:
+        """Tell whether the server lists an object (QIDO-RS)."""
+        try:
+            header = pydicom.dcmread(
+                item.path,
+                force=True,
+                stop_before_pixels=True,
+                specific_tags=["StudyInstanceUID", "SeriesInstanceUID"],
+            )
+            study, series = str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
+        except Exception as error:  # noqa: BLE001 - `_store` meets the same file and says so
+            event(_log, "lookup_failed", level=logging.WARNING, error=error, destination=self._name)
+            return False
+        uid = quote(item.sop_instance_uid)
+        status, answer = self._get(
+            f"/studies/{quote(study)}/series/{quote(series)}/instances?SOPInstanceUID={uid}"
+        )
+        self._raise_for(status)
+        try:
+            listed = json.loads(answer) if status == http.client.OK and answer else []
+            return any(item.sop_instance_uid in i["00080018"]["Value"] for i in listed)
+        except (ValueError, TypeError, KeyError):
+            return False
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        return self._request("GET", path, {}, None)
+
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: Iterator[bytes] | None
+    ) -> tuple[int, bytes]:
+        parts = urlsplit(self._server.url)
+        if self._connection is None:
+            self._connection = self._open(parts.hostname or "", parts.port)
+        everything = {"Accept": _JSON, "User-Agent": "rtnode", **headers}
+        if self._server.authorization:
+            everything["Authorization"] = self._server.authorization
+        try:
+            self._connection.request(method, parts.path + path, body=body, headers=everything)
+            answer = self._connection.getresponse()
+            content = answer.read(_LARGEST_ANSWER)
+            if not answer.isclosed():
+                raise PeerUnreachable(f"{self._server} answered without an end")
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            cause = getattr(error, "strerror", None) or type(error).__name__
+            raise PeerUnreachable(
+                f"lost {self._server}: {cause}", hint="check dicomweb.*.url and that it runs"
+            ) from error
+        except DeliveryError:
+            self.close()
+            raise
+        if answer.will_close:
+            self.close()
+        return answer.status, content
+
+    def _open(self, host: str, port: int | None) -> http.client.HTTPConnection:
+        timeout = self._server.timeout_s
+        if self._server.tls is None:
+            return http.client.HTTPConnection(host, port, timeout=timeout)
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._server.tls)
+
+    def _raise_for(self, status: int) -> None:
+        """Raise where the server as a whole is the trouble."""
+        if status in _NOT_ALLOWED:
+            raise AssociationRejected(
+                f"{self._server} does not let us in (HTTP {status})",
+                hint="correct user and secret_file of this dicomweb server",
+            )
+        if status in _BUSY:
+            raise PeerBusy(f"{self._server} is busy (HTTP {status})")
+        known = status in _ANSWERED or status in _ONE_OBJECT or status == http.client.NO_CONTENT
+        if not known:
+            raise PeerUnreachable(
+                f"{self._server} answered HTTP {status}",
+                hint="check dicomweb.*.url: it ends where /studies begins",
+            )
+
+
+def _parts(items: Sequence[Outgoing]) -> Iterator[list[tuple[Outgoing, int]]]:
+    """Split `items`, in their order, into requests; with the size of each file in bytes."""
+    part: list[tuple[Outgoing, int]] = []
+    for item in items:
+        try:
+            size = item.path.stat().st_size
+        except OSError as error:
+            raise PeerUnreachable(
+                f"a stored file cannot be read: {error.strerror}", hint="run `rtnode check`"
+            ) from error
+        full = len(part) >= _MOST_OBJECTS or sum(s for _, s in part) + size > _MOST_BYTES
+        if part and full:
+            yield part
+            part = []
+        part.append((item, size))
+    if part:
+        yield part
+
+
+def _body(paths: Sequence[Path], sizes: Sequence[int], head: bytes, tail: bytes) -> Iterator[bytes]:
+    for path, size in zip(paths, sizes, strict=True):
+        yield head
+        sent = 0
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                sent += len(block)
+                yield block
+        if sent != size:
+            raise OSError("the file has another length than it had")
+        yield b"\r\n"
+    yield tail
+
+
+def _answers(body: bytes) -> dict[str, tuple[bool, int]]:
+    """Return SOP Instance UID -> (stored, reason); empty where nothing can be read."""
+    try:
+        document = json.loads(body)
+        document = document[0] if isinstance(document, list) else document
+        said: dict[str, tuple[bool, int]] = {}
+        for attribute, reason_of, kept in ((_STORED, _WARNING, True), (_FAILED, _REASON, False)):
+            for item in document.get(attribute, {}).get("Value", []):
+                reason = item.get(reason_of, {}).get("Value", [0])
+                said[str(item[_INSTANCE]["Value"][0])] = (kept, int(reason[0]))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return {}
+    return said
+
+
+def _authorization(name: str, section: DicomWeb) -> str:
+    if section.secret_file is None:
+        return ""
+    secret = _secret(f"dicomweb.{name}.secret_file", section.secret_file)
+    if section.user is None:
+        return f"Bearer {secret}"
+    return "Basic " + base64.b64encode(f"{section.user}:{secret}".encode()).decode()
+
+
+def _secret(key: str, path: Path) -> str:
+    """Read the first line of a file that nobody else may read.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is empty, or is open to others.
+    """
+    try:
+        if path.stat().st_mode & stat.S_IRWXO:
+            raise ConfigError([f"{key}: {path} is open to others; chmod 0600"])
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{key}: cannot read {path}"]) from error
+    if not lines or not lines[0].strip():
+        raise ConfigError([f"{key}: {path} is empty"])
+    return lines[0].strip()

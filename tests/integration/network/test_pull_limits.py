@@ -1,0 +1,193 @@
+"""Fetching is polite: each thing once, later after a failure, and never a stranger's."""
+
+import itertools
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+
+from node.config.model import Pull
+from node.domain import AETitle, Uid
+from node.errors import NotAccepted, PeerRefused, PeerUnreachable
+from node.routing.wants import Want
+from node.scu.association import PeerAE
+from node.scu.pull import Archive, Puller
+from node.scu.query import FIND, GET, MOVE, find, get, move
+from tests.integration.network.support import CT, dead_port, peer_at, write_object
+from tests.store_kit import FakeClock
+
+
+class Peer:
+    """An archive that answers queries and retrievals as told, and counts them."""
+
+    def __init__(self, *, patient="CANARY-ID", issuer="", move_status=0x0000, failed=0):
+        self.patient, self.issuer = patient, issuer
+        self.move_status, self.failed = move_status, failed
+        self.levels: list[str] = []
+        self.moves: list[Dataset] = []
+
+    def __enter__(self):
+        ae = AE(ae_title="PACS")
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 5
+        for service in (FIND, MOVE, GET):
+            ae.add_supported_context(service)
+        handlers = [(evt.EVT_C_FIND, self._on_find), (evt.EVT_C_MOVE, self._on_move)]
+        handlers += [(evt.EVT_C_GET, self._on_get)]
+        self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.port = self._server.server_address[1]
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._server.shutdown()
+
+    def _on_find(self, event):
+        asked = event.identifier
+        self.levels.append(asked.QueryRetrieveLevel)
+        answer = Dataset()
+        answer.QueryRetrieveLevel = asked.QueryRetrieveLevel
+        answer.StudyInstanceUID = "2.25.1"
+        answer.PatientID = self.patient
+        answer.IssuerOfPatientID = self.issuer
+        if asked.QueryRetrieveLevel == "SERIES":
+            answer.SeriesInstanceUID, answer.Modality = "2.25.77", "CT"
+        yield 0xFF00, answer
+
+    def _on_move(self, event):
+        self.moves.append(event.identifier)
+        yield None, None  # an unknown destination: 0xA801
+
+    def _on_get(self, event):
+        yield 1
+        yield self.move_status, None
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def want(tmp_path) -> Want:
+    return Want(
+        patient_key="k",
+        study_instance_uid=Uid("2.25.1"),
+        trigger=write_object(tmp_path),
+        series=frozenset({Uid("2.25.77")}),
+    )
+
+
+def puller(port: int, clock, pull: Pull = Pull.MOVE) -> Puller:
+    peer: PeerAE = peer_at(port, called="PACS", connect_timeout_s=1.0, response_timeout_s=2.0)
+    archive = Archive(name="pacs", peer=peer, pull=pull, pause_s=0.0)
+    return Puller([archive], None, AETitle("RTNODE"), clock, largest=1 << 20)
+
+
+def test_a_thing_that_nobody_has_is_looked_for_once(clock, want, tmp_path):
+    with Peer() as peer:
+        missing = Want(
+            patient_key="k", study_instance_uid=want.study_instance_uid, trigger=want.trigger,
+            series=frozenset({Uid("2.25.404")}),
+        )  # fmt: skip
+        looking = puller(peer.port, clock)
+        assert looking.ask(missing)
+        looking.run_once()
+        assert not looking.ask(missing)
+        for _ in range(5):
+            clock.advance(1000)
+            looking.ask(missing)
+            looking.run_once()
+
+    assert peer.levels == ["STUDY", "SERIES"]
+    assert not peer.moves
+
+
+def test_a_peer_that_is_away_is_tried_again_later_each_time_and_not_for_ever(clock, want):
+    looking = puller(dead_port(), clock)
+    news = []
+    looking.on_news = lambda: news.append(clock.elapsed)
+    assert looking.ask(want)
+    hopes = []
+    for _ in range(400):
+        looking.run_once()
+        hopes.append(looking.ask(want))
+        clock.advance(20)
+
+    assert len(news) == 8
+    pauses = [b - a for a, b in itertools.pairwise(news)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 10
+    assert hopes[0]
+    assert not hopes[-1]
+
+
+@pytest.mark.parametrize(
+    ("patient", "issuer"), [("SOMEBODY-ELSE", ""), ("CANARY-ID-2", ""), ("canary-id", "")]
+)
+def test_answers_about_another_patient_are_passed_over(clock, want, patient, issuer):
+    with Peer(patient=patient, issuer=issuer) as peer:
+        looking = puller(peer.port, clock)
+        looking.ask(want)
+        looking.run_once()
+
+    assert peer.levels == ["STUDY"]
+    assert not peer.moves
+
+
+@pytest.mark.parametrize("identifier", ["*", "CAN?RY", "山田", "A\\B"])
+def test_an_identifier_that_could_find_others_is_not_searched_for(
+    clock, want, tmp_path, identifier, monkeypatch
+):
+    monkeypatch.setattr("node.scu.pull.pydicom.dcmread", lambda *_, **__: {"PatientID": identifier})
+    with Peer() as peer:
+        looking = puller(peer.port, clock)
+        looking.ask(want)
+        looking.run_once()
+
+    assert not peer.levels
+
+
+def test_a_refused_retrieval_is_told_and_tried_again(clock, want):
+    with Peer() as peer:
+        looking = puller(peer.port, clock)
+        looking.ask(want)
+        looking.run_once()
+        assert looking.ask(want)
+        clock.advance(11)
+        looking.run_once()
+
+    assert len(peer.moves) == 2
+    assert [m.SeriesInstanceUID for m in peer.moves] == ["2.25.77"] * 2
+
+
+def test_without_archives_nothing_is_wanted(clock, want):
+    assert not Puller([], None, AETitle("RTNODE"), clock, largest=1).ask(want)
+
+
+@pytest.mark.parametrize("status", [0xA701, 0xA900, 0xC000])
+def test_the_failures_of_a_retrieval_are_errors(status):
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "STUDY"
+    with Peer(move_status=status) as peer:
+        address = peer_at(peer.port, called="PACS")
+        with pytest.raises(PeerRefused):
+            get(address, keys, [CT], lambda *_: 0, largest=1 << 20)
+        with pytest.raises(PeerRefused, match="0xA801"):
+            move(address, keys, AETitle("RTNODE"))
+
+
+def test_a_peer_without_query_is_named():
+    ae = AE(ae_title="PACS")
+    ae.add_supported_context("1.2.840.10008.1.1")
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    try:
+        with pytest.raises(NotAccepted, match="Study Root Query/Retrieve - FIND"):
+            find(peer_at(server.server_address[1], called="PACS"), Dataset(), limit=1)
+    finally:
+        server.shutdown()
+
+
+def test_a_dead_archive_is_told():
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "STUDY"
+    with pytest.raises(PeerUnreachable):
+        find(peer_at(dead_port()), keys, limit=1)
