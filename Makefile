@@ -17,7 +17,7 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 # Font and configuration caches stay inside the clone.
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
-.PHONY: help setup demo run test check bench lock sbom audit wheelhouse install uninstall clean
+.PHONY: help setup demo run test check oracle bench lock sbom audit wheelhouse install uninstall clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -58,6 +58,15 @@ check: setup  ## lint, format, types, import contracts, fast tests: what a chang
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow and not devpack and not orthanc" $(PYTEST_ARGS)
+
+# MIRP (EUPL) is read by nothing of ours: it runs in an environment of its own and is only compared.
+.cache/oracle/bin/mirp-2.7.0:
+	$(PYTHON) -m venv .cache/oracle
+	.cache/oracle/bin/pip install --quiet --disable-pip-version-check mirp==2.7.0
+	@touch $@
+
+oracle: .cache/oracle/bin/mirp-2.7.0  ## compare every feature with MIRP on random arrays (minutes; fetches MIRP)
+	PYTHONPATH=. .cache/oracle/bin/python tests/oracle/mirp_oracle.py $(ORACLE_ARGS)
 
 bench: setup  ## ingest rate beside storescp and Orthanc
 	$(BIN)/python -m benchmarks.ingest

@@ -8,6 +8,7 @@ view, HU. All of it is simulated: no number here is that of a real CBCT.
 import argparse
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,9 +17,10 @@ from models.phantom import Day, Phantom, thorax
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.stack import StackGeometry
 from pipelines.synthetic_ct.body import find_regions
+from pipelines.synthetic_ct.gates import Verdict
+from pipelines.synthetic_ct.learned import open_pack
 from pipelines.synthetic_ct.methods import Candidate, Method, Scene, run_chain
 from pipelines.synthetic_ct.metrics import errors
-from pipelines.synthetic_ct.qa import Verdict
 from pipelines.synthetic_ct.register import align
 
 
@@ -67,7 +69,12 @@ def main() -> None:
     """Print one line a case and method, and the means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=4)
-    count = parser.parse_args().cases
+    parser.add_argument("--pack", default="sct-pelvis", help="name or path of the network")
+    args = parser.parse_args()
+    count, learned = (
+        args.cases,
+        open_pack(str(Path(args.pack).resolve()) if "/" in args.pack else args.pack),
+    )
     rows: dict[str, list[float]] = {}
     print(
         f"{'case':>4} {'method':<10} {'MAE':>6} {'ME':>6} {'soft':>6} {'PSNR':>6} {'s':>6} verdict"
@@ -79,12 +86,21 @@ def main() -> None:
         if scene.prior is not None:
             prior = errors(scene.prior.hu, truth, scene.body)
             lines.append(("planning", prior, 0.0, f"fits {scene.prior.fits}"))
-        for method in (Method.LUT, Method.HISTMATCH, Method.HYBRID):
+        runs, why = learned.opinion(scene.cbct, scene.regions.body, scene.geometry.spacing)
+        alone = replace(scene, prior=None, learned=learned)
+        tries = {
+            "lut": (alone, Method.LUT),
+            "net alone": (alone, Method.NETWORK),
+            "histmatch": (scene, Method.HISTMATCH),
+            "hybrid": (scene, Method.HYBRID),
+            "net+prior": (replace(scene, learned=learned), Method.NETWORK),
+        }
+        print(f"{number:>4} network runs: {runs} {' '.join(f.message for f in why)}")
+        for title, (known, method) in tries.items():
             start = time.perf_counter()
-            known = replace(scene, prior=None) if method is Method.LUT else scene
             made = run_chain(known, (method,))[-1]
             seconds = time.perf_counter() - start
-            lines.append((method, errors(made.hu, truth, scene.body), seconds, _verdict(made)))
+            lines.append((title, errors(made.hu, truth, scene.body), seconds, _verdict(made)))
         for name, found, seconds, verdict in lines:
             e = asdict(found)
             rows.setdefault(name, []).append(e["mae"])

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.pack import LOGIT_TOLERANCE, TEST_STEP, Pack, PackRefused, self_test_vectors
+from models.pack import TEST_STEP, M, Pack, PackRefused, self_test_vectors
 
 
 class OnnxNetwork:
@@ -32,7 +32,7 @@ class OnnxNetwork:
         return np.asarray(answer, np.float32)
 
 
-def load_network(pack: Pack, threads: int = 2) -> OnnxNetwork:
+def load_network(pack: Pack[M], threads: int = 2) -> OnnxNetwork:
     """Load a pack's network and run its self-test.
 
     Raises
@@ -47,6 +47,6 @@ def load_network(pack: Pack, threads: int = 2) -> OnnxNetwork:
         difference = float(np.abs(answer - expected).max())
     except Exception as error:  # onnxruntime raises classes of its own without a common base
         raise PackRefused(f"{pack.label}: the network does not run here") from error
-    if not difference <= LOGIT_TOLERANCE:
+    if not difference <= pack.manifest.tolerance:
         raise PackRefused(f"{pack.label}: the self-test is off by {difference:.3g}")
     return network

@@ -1,33 +1,35 @@
-"""Run the 2.5D contouring network over a CT: HU in, one soft field per organ out.
+"""Run a contouring network over a CT: HU in, class probabilities on every CT slice out.
 
-The network sees a fixed field of view (`models.window`); this module brings a CT of any pixel and
-slice spacing there and its answer back. Resampling is separable: two small matrices a slice.
+The CT is brought to the network's voxels (`models.window.Frame`), the network slides over it in
+overlapping windows whose answers are blended with Gaussian weights, and the probabilities are
+brought back slice by slice, so that memory does not grow with the CT's pixels. Resampling is
+separable: two small matrices a slice.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from models.window import (
-    FIELD_PX,
-    PIXEL_MM,
-    SOFT_HU,
-    WIDE_HU,
-    body_centre,
-    slice_stack,
-    windowed,
-)
+from models.window import AIR_HU, FLAT, Frame, body_centre, network_input
 
 Network: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Input (N, slices + 1, FIELD_PX, FIELD_PX) -> logits (N, classes, FIELD_PX, FIELD_PX)."""
+"""Input (N, channels, [slices,] rows, columns) -> logits (N, classes, [slices,] rows, columns)."""
 
-SLICE_RANGE_MM: Final = (1.4, 3.4)
-"""Slice spacings that training saw; others are resampled to `SLICE_MM`."""
-SLICE_MM: Final = 2.5
 BATCH: Final = 16
+"""Slices that a 2.5D network is given at once."""
+OVERLAP: Final = 0.5
+"""Share of a window that the next one sees again."""
+SIGMA: Final = 0.2
+"""Width of the blending weights, in windows: the middle of a window knows more than its edge."""
+LEVEL: Final = 0.5
+"""Where the surface of an organ's field lies."""
+TENTH: Final = 0.1
+"""Parts of an elongated organ below this share of its largest part are crumbs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class OrganSlice:
 
 
 def segment(
-    hu: NDArray[Any], spacing: tuple[float, float, float], network: Network, slices: int
+    hu: NDArray[Any], spacing: tuple[float, float, float], network: Network, frame: Frame
 ) -> Iterator[OrganSlice]:
     """Yield the class probabilities of every CT slice, in order.
 
@@ -56,34 +58,125 @@ def segment(
         Millimeters between slices, rows and columns.
     network : callable
         See `Network`.
-    slices : int
-        Neighbouring slices that the network takes.
+    frame : Frame
+        What the network was trained to see.
     """
     count = hu.shape[0]
-    steps = _slice_positions(count, spacing[0])
-    down, rows, columns = _field(hu, spacing)
-    small = np.empty((len(steps), FIELD_PX, FIELD_PX), np.float32)
-    air = 1024.0  # outside the field counts as air
-    for k, position in enumerate(steps):
-        plane = _between(hu, position) + air
-        small[k] = down[0] @ plane @ down[1].T - air
-    answers = _softmax(_run(small, network, slices))
-    up_rows = _resize(FIELD_PX, PIXEL_MM, _offsets(rows, spacing[1], down[2]), spacing[1])
-    up_columns = _resize(FIELD_PX, PIXEL_MM, _offsets(columns, spacing[2], down[3]), spacing[2])
-    spread = (len(steps) - 1) / (count - 1) if count > 1 else 0.0
+    positions = _slice_positions(count, spacing[0], frame.voxel_mm[0])
+    axes = [
+        _Axis.around(middle, size, step, voxel, field)
+        for middle, size, step, voxel, field in zip(
+            body_centre(hu), hu.shape[1:], spacing[1:], frame.voxel_mm[1:], frame.field, strict=True
+        )
+    ]
+    small = np.empty((len(positions), *frame.field), np.float32)
+    for k, position in enumerate(positions):
+        plane = _between(hu, position) - np.float32(AIR_HU)  # beyond the image lies air
+        small[k] = axes[0].down @ plane @ axes[1].down.T + np.float32(AIR_HU)
+    answers = slide(small, network, frame)
+    spread = (len(positions) - 1) / (count - 1) if count > 1 else 0.0
     for index in range(count):
         coarse = _between(answers, index * spread)
-        fine = np.matmul(np.matmul(up_rows, coarse), up_columns.T)
+        fine = np.matmul(np.matmul(axes[0].up, coarse), axes[1].up.T)
         fine[0] += 1.0 - fine.sum(axis=0)  # outside the field everything is background
-        yield OrganSlice(index=index, rows=rows, columns=columns, probabilities=fine)
+        yield OrganSlice(
+            index=index, rows=axes[0].extent, columns=axes[1].extent, probabilities=fine
+        )
 
 
-def _slice_positions(count: int, spacing: float) -> NDArray[np.float64]:
-    low, high = SLICE_RANGE_MM
-    if low <= spacing <= high:
-        return np.arange(count, dtype=float)
-    wanted = max(1, round((count - 1) * spacing / SLICE_MM) + 1)
-    return np.linspace(0, count - 1, wanted)
+def slide(hu: NDArray[np.float32], network: Network, frame: Frame) -> NDArray[np.float32]:
+    """Return the blended class probabilities of a volume that has the network's voxels.
+
+    Parameters
+    ----------
+    hu : ndarray, shape (slices, rows, columns), float32
+        At least one patch in rows and columns; missing slices are added as air.
+
+    Returns
+    -------
+    ndarray, shape (slices, classes, rows, columns), float32
+    """
+    count = len(hu)
+    short = max(0, frame.patch[0] - count)
+    hu = np.pad(hu, ((0, short), (0, 0), (0, 0)), constant_values=AIR_HU)
+    corners = list(
+        itertools.product(*(_starts(s, w) for s, w in zip(hu.shape, frame.patch, strict=True)))
+    )
+    weight = _weights(frame.patch)[:, None]
+    total = np.zeros((len(hu), 1, *hu.shape[1:]), np.float32)
+    blended: NDArray[np.float32] | None = None
+    batch = BATCH if frame.dimensions == FLAT else 1
+    for first in range(0, len(corners), batch):
+        chosen = corners[first : first + batch]
+        seen = np.stack([_window(hu, corner, frame) for corner in chosen])
+        answer = _softmax(network(network_input(seen, frame)))
+        if blended is None:
+            blended = np.zeros((len(hu), answer.shape[1], *hu.shape[1:]), np.float32)
+        for corner, part in zip(chosen, answer, strict=True):
+            volume = part[None] if frame.dimensions == FLAT else np.moveaxis(part, 0, 1)
+            z, y, x = (slice(c, c + w) for c, w in zip(corner, frame.patch, strict=True))
+            blended[z, :, y, x] += volume * weight
+            total[z, :, y, x] += weight
+    assert blended is not None  # noqa: S101 (a window always exists)
+    blended /= total
+    return blended[:count]
+
+
+def _window(hu: NDArray[np.float32], corner: tuple[int, ...], frame: Frame) -> NDArray[np.float32]:
+    """Return the slices of one input; those beyond the ends repeat the outermost."""
+    z, y, x = corner
+    _, rows, columns = frame.patch
+    return hu[np.clip(z + frame.slices, 0, len(hu) - 1), y : y + rows, x : x + columns]
+
+
+def without_crumbs(mask: NDArray[np.bool_], components: str) -> NDArray[np.bool_]:
+    """Return the parts of a mask that belong to the organ.
+
+    Parameters
+    ----------
+    mask : ndarray of bool
+    components : str
+        ``largest``: the largest connected part; ``tenth``: all of at least a tenth of it, for
+        elongated organs that may be found in several parts.
+    """
+    parts, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    sizes = np.bincount(parts.ravel())[1:]
+    least = TENTH * sizes.max() if components == "tenth" else sizes.max()
+    kept: NDArray[np.bool_] = np.isin(parts, 1 + np.flatnonzero(sizes >= least))
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """The way from CT pixels to network pixels along one axis, and back."""
+
+    down: NDArray[np.float32]
+    """(network pixels, CT pixels)."""
+    up: NDArray[np.float32]
+    """(CT pixels of the extent, network pixels)."""
+    extent: slice
+    """CT pixels that the network's field covers."""
+
+    @classmethod
+    def around(cls, middle: float, size: int, step: float, voxel: float, field: int) -> "_Axis":
+        """Return the axis whose field of `field` network pixels is centred on CT pixel `middle`."""
+        start = middle * step - (field - 1) / 2 * voxel  # mm
+        positions = (start + voxel * np.arange(field, dtype=np.float64)) / step
+        first = max(0, int(np.ceil((start - voxel / 2) / step)))
+        last = min(size, int(np.floor((start + (field - 0.5) * voxel) / step)) + 1)
+        back = (np.arange(first, last, dtype=np.float64) * step - start) / voxel
+        return cls(
+            down=_resize(size, 1.0, positions, voxel / step),
+            up=_resize(field, voxel, back, step),
+            extent=slice(first, last),
+        )
+
+
+def _slice_positions(count: int, spacing: float, wanted: float) -> NDArray[np.float64]:
+    """Return the fractional CT slices that lie `wanted` mm apart, first and last included."""
+    return np.linspace(0, count - 1, max(1, round((count - 1) * spacing / wanted) + 1))
 
 
 def _between(volume: NDArray[Any], position: float) -> NDArray[np.float32]:
@@ -95,29 +188,6 @@ def _between(volume: NDArray[Any], position: float) -> NDArray[np.float32]:
         return first
     second = volume[low + 1].astype(np.float32)
     return first + part * (second - first)
-
-
-def _field(
-    hu: NDArray[Any], spacing: tuple[float, float, float]
-) -> tuple[tuple[NDArray[np.float32], NDArray[np.float32], float, float], slice, slice]:
-    """Return the matrices into the field, the field's first position [mm], and its CT extent."""
-    row, column = body_centre(hu)
-    reach = (FIELD_PX - 1) / 2 * PIXEL_MM
-    matrices, starts, extents = [], [], []
-    for centre, size, step in zip((row, column), hu.shape[1:], spacing[1:], strict=True):
-        start = centre * step - reach
-        positions = (start + PIXEL_MM * np.arange(FIELD_PX, dtype=np.float64)) / step
-        matrices.append(_resize(size, 1.0, positions, PIXEL_MM / step))
-        starts.append(start)
-        first = max(0, int(np.ceil((start - PIXEL_MM / 2) / step)))
-        last = min(size, int(np.floor((start + (FIELD_PX - 0.5) * PIXEL_MM) / step)) + 1)
-        extents.append(slice(first, last))
-    return (matrices[0], matrices[1], starts[0], starts[1]), extents[0], extents[1]
-
-
-def _offsets(extent: slice, step: float, start: float) -> NDArray[np.float64]:
-    """Return CT pixel positions of an extent in network pixels."""
-    return (np.arange(extent.start, extent.stop) * step - start) / PIXEL_MM
 
 
 def _resize(
@@ -134,19 +204,23 @@ def _resize(
     return weights.astype(np.float32)
 
 
-def _run(small: NDArray[np.float32], network: Network, slices: int) -> NDArray[np.float32]:
-    soft, wide = windowed(small, SOFT_HU), windowed(small, WIDE_HU)
-    answers = []
-    for first in range(0, len(small), BATCH):
-        chosen = range(first, min(first + BATCH, len(small)))
-        batch = np.stack(
-            [
-                np.concatenate([soft[slice_stack(len(small), k, slices)], wide[k : k + 1]])
-                for k in chosen
-            ]
-        )
-        answers.append(network(batch))
-    return np.concatenate(answers)
+def _starts(size: int, window: int) -> Sequence[int]:
+    """Return where windows begin so that they cover an axis and overlap evenly."""
+    if window == 1:
+        return range(size)
+    steps = max(0, int(np.ceil((size - window) / (window * (1 - OVERLAP)))))
+    return np.linspace(0, size - window, steps + 1).round().astype(int).tolist()
+
+
+def _weights(window: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return Gaussian weights of a window; never 0, so that every voxel is answered."""
+    weight = np.ones((1, 1, 1))
+    for axis, size in enumerate(window):
+        offset = (np.arange(size) - (size - 1) / 2) / (SIGMA * size)
+        shape = [1, 1, 1]
+        shape[axis] = size
+        weight = weight * np.exp(-0.5 * offset**2).reshape(shape)
+    return np.maximum(weight, 1e-3).astype(np.float32)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,18 +13,24 @@ Nothing in a pack is ever unpickled. A pack whose bytes differ from its manifest
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Generic, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypeVar, override
+
+from models.window import Frame
 
 MANIFEST: Final = "model.json"
 PACKS: Final = Path(__file__).parent / "packs"
 """Where the packs lie that come with the node."""
 LOGIT_TOLERANCE: Final = 0.02
 """Largest difference of a logit from what torch answered, in the self-test."""
+HU_TOLERANCE: Final = 0.002
+"""The same for a synthetic CT, HU / 1000."""
 TEST_STEP: Final = 4
 """Rows and columns of the answer that the self-test keeps: every fourth."""
 
@@ -66,35 +72,94 @@ class Output(_Part):
     """2.5 % and 97.5 % quantile of the training data: the plausible range."""
 
 
-class Manifest(_Part):
-    """The contents of ``model.json``."""
+class PackManifest(_Part):
+    """What ``model.json`` says of every kind of pack."""
 
     schema_version: Literal[1]
     id: str = Field(pattern=r"^[a-z0-9_-]+$")
     version: str
     title: str
-    kind: Literal["contour"]
+    kind: str
     body_region: str
-    slices: int
-    """Neighbouring slices the network takes."""
-    spacing_mm: tuple[float, float]
-    """Slice spacings seen in training."""
-    outputs: tuple[Output, ...]
     weights_licence: str
     data: tuple[DataSource, ...]
     intended_use: str
     contraindications: str
     metrics: dict[str, dict[str, float]]
-    """Measured on held-out patients: output name -> measure -> value."""
+    """Measured on held-out patients: output or case name -> measure -> value."""
     training: dict[str, object]
     files: tuple[PackFile, ...]
 
+    @property
+    def tolerance(self) -> float:
+        """Return the largest difference from what torch answered, in the self-test."""
+        return LOGIT_TOLERANCE
 
-class Pack(_Part):
+
+class Manifest(PackManifest):
+    """The contents of ``model.json`` of a contouring pack."""
+
+    kind: Literal["contour"]
+    frame: Frame
+    """What the network sees."""
+    spacing_mm: tuple[float, float]
+    """Slice spacings seen in training."""
+    outputs: tuple[Output, ...]
+
+
+class InputContract(_Part):
+    """What a synthetic CT network may be shown; anything else is refused before it runs."""
+
+    modality: Literal["CT"]
+    pixel_mm: tuple[float, float]
+    """Least and greatest pixel; the caller resamples into it where it can."""
+    slice_mm: tuple[float, float]
+    hu: tuple[float, float]
+    """Values are clipped to this range."""
+
+
+class Familiar(_Part):
+    """What the training images look like: a Gaussian over explainable features (`sct_ood`)."""
+
+    features: tuple[str, ...]
+    mean: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
+    """Inverse covariance, features x features."""
+    warn: float
+    """Squared Mahalanobis distance above which the input is unusual."""
+    refuse: float
+    """Above it the network is not run."""
+
+
+class SyntheticCtManifest(PackManifest):
+    """The contents of ``model.json`` of a pack that turns CBCT into synthetic CT."""
+
+    kind: Literal["synthetic-ct"]
+    slices: int
+    """Neighbouring slices the network takes."""
+    contract: InputContract
+    familiar: Familiar
+    gates: dict[str, tuple[float, float]]
+    """Gate name -> (PASS ends, FAIL begins), where they differ from the usual limits."""
+
+    @property
+    @override
+    def tolerance(self) -> float:
+        """Return the largest difference from what torch answered, HU / 1000."""
+        return HU_TOLERANCE
+
+
+_AnyManifest = Annotated[Manifest | SyntheticCtManifest, Field(discriminator="kind")]
+_READER: TypeAdapter[Manifest | SyntheticCtManifest] = TypeAdapter(_AnyManifest)
+M = TypeVar("M", bound=PackManifest, default=Manifest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack(Generic[M]):
     """A pack on disk whose every byte agrees with its manifest."""
 
     folder: Path
-    manifest: Manifest
+    manifest: M
     sha256: str
     """Of the manifest, which fixes all other files: the identity of the model."""
 
@@ -104,24 +169,32 @@ class Pack(_Part):
         return f"{self.manifest.id} {self.manifest.version}"
 
 
-def load_pack(folder: Path) -> Pack:
-    """Read and check a pack.
+@overload
+def load_pack(folder: Path) -> Pack: ...
+@overload
+def load_pack(folder: Path, kind: type[M]) -> Pack[M]: ...
+def load_pack(folder: Path, kind: type[PackManifest] = Manifest) -> Pack[Any]:
+    """Read and check a pack of one kind: a contouring pack where nothing else is said.
+
+    `PackManifest` as the kind takes all of them.
 
     Raises
     ------
     PackRefused
-        If the manifest is missing or invalid, or a file is missing or differs.
+        If the manifest is missing, invalid or of another kind, or a file is missing or differs.
     """
     try:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
         raise PackRefused(f"no model pack at {folder.name}: {error.strerror}") from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = _READER.validate_json(text)
     except ValidationError as error:
         raise PackRefused(
             f"{folder.name}/{MANIFEST}: {error.error_count()} invalid entries"
         ) from error
+    if not isinstance(manifest, kind):
+        raise PackRefused(f"{manifest.id} is a pack of the kind {manifest.kind}")
     root = folder.resolve()
     for part in manifest.files:
         path = (root / part.path).resolve()
@@ -138,7 +211,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def self_test_vectors(pack: Pack) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def self_test_vectors(pack: Pack[M]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the input (N, channels, row, column) and every fourth row and column of the logits."""
     with np.load(pack.folder / "test/input.npz") as given:
         batch = given["batch"].astype(np.float32)

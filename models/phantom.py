@@ -15,10 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Volume = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Vector = tuple[float, float, float]
-_Length = float | NDArray[np.floating]
+from models.canvas import (
+    Canvas,
+    Mask,
+    Space,
+    Vector,
+    Volume,
+    axes,
+    superellipse,
+    voxel_grid,
+    waves,
+)
 
 LEVEL_MM = 24.0
 """Distance between two vertebrae, and between two ribs."""
@@ -26,7 +33,7 @@ STREAK_SD = 1.7
 """Texture above this many SD is fat between the muscles."""
 COUCH_HALF_WIDTH_MM, COUCH_SHELL_MM = 235.0, 2.5
 COUCH_SHELL_HU, COUCH_FOAM_HU = -150.0, -950.0
-AIR_HU, FAT_HU, MUSCLE_HU, BLOOD_HU = -1000.0, -100.0, 50.0, 42.0
+FAT_HU, MUSCLE_HU, BLOOD_HU = -100.0, 50.0, 42.0
 CORTICAL_HU, MARROW_HU, CARTILAGE_HU = 800.0, 260.0, 95.0
 
 
@@ -58,54 +65,6 @@ class Phantom:
     """Center of voxel (0, 0, 0), patient LPS (x, y, z), mm."""
     target: Vector
     """Center of the GTV on this day, patient LPS (x, y, z), mm: the isocenter."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Space:
-    """Anatomical coordinates of every voxel [mm] and the width of an edge."""
-
-    x: Volume
-    y: Volume
-    z: Volume
-    edge_mm: float
-
-    def inside(self, distance: Volume) -> Volume:
-        """Return the filled fraction of each voxel from a signed distance [mm], < 0 inside."""
-        return np.asarray(np.clip(0.5 - distance / self.edge_mm, 0, 1), dtype=np.float32)
-
-    def ellipsoid(self, center: Vector, radii: Vector) -> Volume:
-        """Return an approximate signed distance [mm] to an axis-parallel ellipsoid."""
-        q = ((self.x - center[0]) / radii[0]) ** 2
-        q += ((self.y - center[1]) / radii[1]) ** 2
-        q += ((self.z - center[2]) / radii[2]) ** 2
-        return np.asarray((np.sqrt(q) - 1) * min(radii), dtype=np.float32)
-
-    def tube(self, start: Vector, end: Vector, radius: float) -> Volume:
-        """Return the signed distance [mm] to a capsule from `start` to `end`."""
-        axis = np.subtract(end, start).astype(np.float32)
-        p = (self.x - start[0], self.y - start[1], self.z - start[2])
-        t = (p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2]) / float(axis @ axis)
-        t = np.clip(t, 0, 1)
-        squares = sum((c - t * a) ** 2 for c, a in zip(p, axis, strict=True))
-        return np.asarray(np.sqrt(squares) - radius, dtype=np.float32)
-
-    def select(self, mask: Mask) -> "_Space":
-        """Return the coordinates of the voxels in `mask`, as 1-D arrays."""
-        return _Space(x=self.x[mask], y=self.y[mask], z=self.z[mask], edge_mm=self.edge_mm)
-
-
-class _Canvas:
-    """Paints tissues over each other with partial volume at their edges."""
-
-    def __init__(self, space: _Space) -> None:
-        self.space = space
-        self.hu = np.full(space.x.shape, AIR_HU, dtype=np.float32)
-
-    def paint(self, distance: Volume, hu: float | Volume) -> Mask:
-        """Fill where `distance` < 0 with `hu`; return the mask."""
-        fraction = self.space.inside(distance)
-        self.hu += fraction * (hu - self.hu)
-        return distance < 0
 
 
 def thorax(
@@ -142,10 +101,10 @@ def thorax(
         The same arguments give the same bytes.
     """
     patient = np.random.default_rng([seed, 1])
-    origin, grid = _grid(shape, spacing, center)
+    origin, grid = voxel_grid(shape, spacing, center)
     space = _anatomical(grid, max(spacing[1], spacing[2]), day)
     target = _vector(np.array([-72.0, 6.0, 24.0]) + patient.uniform(-4, 4, 3))
-    canvas = _Canvas(space)
+    canvas = Canvas(space)
     labels = _paint(canvas, patient, target, 1.0 if day is None else day.gas)
     if couch:
         _paint_couch(canvas.hu, grid)
@@ -178,7 +137,7 @@ def dose(
     ndarray, shape of `phantom.hu`, float32 [Gy]
         The isocenter receives 1.04 x `prescription_gy`.
     """
-    z, y, x = _axes(phantom.hu.shape, phantom.spacing, phantom.origin)
+    z, y, x = axes(phantom.hu.shape, phantom.spacing, phantom.origin)
     total = np.zeros(phantom.hu.shape, dtype=np.float32)
     px, py, pz = (np.full((1, 1, 1), c, dtype=np.float32) for c in phantom.target)
     at_isocenter = 0.0
@@ -207,52 +166,21 @@ def _beam(
     return np.asarray(lateral * np.exp(-0.0045 * depth) * build_up * inside, dtype=np.float32)
 
 
-def _axes(shape: tuple[int, ...], spacing: Vector, origin: Vector) -> tuple[Volume, Volume, Volume]:
-    """Return z, y, x [mm] as broadcastable arrays for (slice, row, column)."""
-    z, y, x = (
-        (origin[2 - i] + np.arange(shape[i]) * spacing[i]).astype(np.float32) for i in range(3)
-    )
-    return z[:, None, None], y[None, :, None], x[None, None, :]
-
-
-def _grid(
-    shape: tuple[int, int, int], spacing: Vector, center: Vector
-) -> tuple[Vector, tuple[Volume, Volume, Volume]]:
-    z0, y0, x0 = (float(center[2 - i] - (shape[i] - 1) / 2 * spacing[i]) for i in range(3))
-    origin = (x0, y0, z0)
-    z, y, x = np.broadcast_arrays(*_axes(shape, spacing, origin))
-    return origin, (x, y, z)
-
-
-def _waves(
-    rng: np.random.Generator, points: tuple[Volume, Volume, Volume], length_mm: float, count: int
-) -> Volume:
-    """Return a smooth random field with SD 1: a sum of plane waves of about `length_mm`."""
-    x, y, z = points
-    field = np.zeros(x.shape, dtype=np.float32)
-    for _ in range(count):
-        k = rng.normal(size=3)
-        k *= 2 * np.pi / (length_mm * rng.uniform(0.7, 1.4) * np.linalg.norm(k))
-        kx, ky, kz = (np.float32(c) for c in k)
-        field += np.cos(kx * x + ky * y + kz * z + np.float32(rng.uniform(0, 2 * np.pi)))
-    return field * np.float32(np.sqrt(2 / count))
-
-
 def _displacement(points: tuple[Volume, Volume, Volume], day: Day) -> tuple[Volume, Volume, Volume]:
     """Return what to add to a position of `day` to find the same tissue on the reference day."""
     rng = np.random.default_rng([day.seed, 3])
-    fields = [_waves(rng, points, 170.0, 4) for _ in range(3)]
+    fields = [waves(rng, points, 170.0, 4) for _ in range(3)]
     scale = np.float32(day.amplitude_mm / 2)  # the sum of four waves peaks near 2 SD
     dx, dy, dz = (scale * f - np.float32(s) for f, s in zip(fields, day.shift_mm, strict=True))
     return dx, dy, dz
 
 
-def _anatomical(grid: tuple[Volume, Volume, Volume], edge_mm: float, day: Day | None) -> _Space:
+def _anatomical(grid: tuple[Volume, Volume, Volume], edge_mm: float, day: Day | None) -> Space:
     x, y, z = grid
     if day is not None:
         dx, dy, dz = _displacement(grid, day)
         x, y, z = x + dx, y + dy, z + dz
-    return _Space(x=x, y=y, z=z, edge_mm=edge_mm)
+    return Space(x=x, y=y, z=z, edge_mm=edge_mm)
 
 
 def _on_day(point: Vector, day: Day) -> Vector:
@@ -266,13 +194,11 @@ def _on_day(point: Vector, day: Day) -> Vector:
     return float(p[0]), float(p[1]), float(p[2])
 
 
-def _paint(
-    canvas: _Canvas, rng: np.random.Generator, target: Vector, gas: float
-) -> dict[str, Mask]:
+def _paint(canvas: Canvas, rng: np.random.Generator, target: Vector, gas: float) -> dict[str, Mask]:
     """Paint all tissues, outside first, and return the masks."""
     s = canvas.space
     size, fat_mm = rng.uniform(0.96, 1.04), rng.uniform(11.0, 17.0)
-    texture = _waves(rng, (s.x, s.y, s.z), 22.0, 12)
+    texture = waves(rng, (s.x, s.y, s.z), 22.0, 12)
     body = _body(s, size)
     external = canvas.paint(body, MUSCLE_HU)  # skin
     canvas.paint(body + 2, FAT_HU + 8 * texture)
@@ -290,7 +216,7 @@ def _paint(
     )
     canvas.paint(s.tube((23.0, 36.0, -400.0), (23.0, 36.0, 48.0), 12.0), BLOOD_HU)  # aorta
     labels |= _paint_airways(canvas)
-    gtv = s.ellipsoid(target, (20.0, 17.0, 18.0)) + 1.5 * _waves(rng, (s.x, s.y, s.z), 14.0, 8)
+    gtv = s.ellipsoid(target, (20.0, 17.0, 18.0)) + 1.5 * waves(rng, (s.x, s.y, s.z), 14.0, 8)
     labels["GTV"] = canvas.paint(np.maximum(gtv, cage + 2), 35 + 6 * texture)
     labels["Bones"] = _paint_bones(canvas, spine, size)
     labels |= _paint_canal(canvas)
@@ -299,31 +225,26 @@ def _paint(
     return labels | {name: mask & inside for name, mask in lungs.items()}
 
 
-def _superellipse(x: Volume, y: Volume, a: _Length, b: _Length) -> Volume:
-    q = (np.abs(x) / a) ** 2.3 + (np.abs(y) / b) ** 2.3
-    return np.asarray((q ** (1 / 2.3) - 1) * np.minimum(a, b), dtype=np.float32)
-
-
-def _body(s: _Space, size: float) -> Volume:
+def _body(s: Space, size: float) -> Volume:
     taper = 1 + 0.03 * np.tanh(s.z / 60)
-    return _superellipse(s.x, s.y, 172 * size * taper, 114 * size * taper)
+    return superellipse(s.x, s.y, 172 * size * taper, 114 * size * taper)
 
 
-def _cage(s: _Space, size: float) -> Volume:
+def _cage(s: Space, size: float) -> Volume:
     """Return the signed distance [mm] to the inside of the rib cage, narrow at the apex."""
     rise = np.clip((s.z - 30) / 92, 0, 0.98)
     narrow = size * np.sqrt(1 - rise**2)
-    return np.maximum(_superellipse(s.x, s.y + 4, 130 * narrow, 82 * narrow), s.z - 118)
+    return np.maximum(superellipse(s.x, s.y + 4, 130 * narrow, 82 * narrow), s.z - 118)
 
 
-def _diaphragm(s: _Space) -> Volume:
+def _diaphragm(s: Space) -> Volume:
     """Return the signed distance [mm] below the two domes (< 0 above them); right is higher."""
     right = -34 - 38 * ((s.x + 68) / 70) ** 2 - 30 * ((s.y + 5) / 75) ** 2
     left = -48 - 38 * ((s.x - 68) / 70) ** 2 - 30 * ((s.y + 5) / 75) ** 2
     return np.asarray(np.maximum(right, left) - s.z, dtype=np.float32) * 0.8
 
 
-def _spine(s: _Space) -> Volume:
+def _spine(s: Space) -> Volume:
     """Return the signed distance [mm] to vertebrae with their arches and processes."""
     level = np.mod(s.z, LEVEL_MM) - LEVEL_MM / 2
     column = np.sqrt((s.x / 1.15) ** 2 + (s.y - 52) ** 2) - 16
@@ -335,9 +256,7 @@ def _spine(s: _Space) -> Volume:
     return np.asarray(np.minimum.reduce([column, arch, process, wings]), dtype=np.float32)
 
 
-def _paint_abdomen(
-    canvas: _Canvas, cage: Volume, dome: Volume, texture: Volume, gas: float
-) -> Mask:
+def _paint_abdomen(canvas: Canvas, cage: Volume, dome: Volume, texture: Volume, gas: float) -> Mask:
     """Paint liver (right), spleen and stomach (left) below the domes; return the liver."""
     s = canvas.space
     below = np.maximum(cage, -dome)
@@ -354,13 +273,13 @@ def _paint_abdomen(
 
 
 def _paint_lungs(
-    canvas: _Canvas, rng: np.random.Generator, cage: Volume, limits: Volume, spine: Volume
+    canvas: Canvas, rng: np.random.Generator, cage: Volume, limits: Volume, spine: Volume
 ) -> dict[str, Mask]:
     """Paint both lungs with vessels; return Lung_L and Lung_R."""
     s = canvas.space
     limits = np.maximum(np.maximum(cage + 1, limits), -spine - 4)
     waist = 22 + 6 * np.tanh(s.y / 40)  # half-width of the mediastinum
-    tissue = -800 + 0.5 * s.y + 24 * _waves(rng, (s.x, s.y, s.z), 9.0, 10)
+    tissue = -800 + 0.5 * s.y + 24 * waves(rng, (s.x, s.y, s.z), 9.0, 10)
     labels = {}
     for name, side in (("Lung_L", 1.0), ("Lung_R", -1.0)):
         lung = np.maximum(limits, waist - side * s.x)
@@ -371,7 +290,7 @@ def _paint_lungs(
     return labels
 
 
-def _vessels(s: _Space, rng: np.random.Generator, side: float) -> Volume:
+def _vessels(s: Space, rng: np.random.Generator, side: float) -> Volume:
     """Return the filled fraction of a branching tree that starts at the hilum."""
     hilum = np.array([side * 30.0, 8.0, 2.0])
     filled = np.zeros(s.x.shape, dtype=np.float32)
@@ -393,7 +312,7 @@ def _vector(a: NDArray[np.float64]) -> Vector:
     return float(a[0]), float(a[1]), float(a[2])
 
 
-def _paint_airways(canvas: _Canvas) -> dict[str, Mask]:
+def _paint_airways(canvas: Canvas) -> dict[str, Mask]:
     """Paint esophagus with a little gas, trachea and main bronchi."""
     s = canvas.space
     esophagus = np.sqrt(((s.x - 7) / 9) ** 2 + ((s.y - 26) / 6) ** 2) - 1
@@ -407,7 +326,7 @@ def _paint_airways(canvas: _Canvas) -> dict[str, Mask]:
     return {"Esophagus": label & (trachea >= 0), "Trachea": canvas.paint(trachea, -990.0)}
 
 
-def _paint_bones(canvas: _Canvas, spine: Volume, size: float) -> Mask:
+def _paint_bones(canvas: Canvas, spine: Volume, size: float) -> Mask:
     """Paint vertebrae, discs, ribs, sternum and shoulder blades: cortical rim, marrow inside."""
     s = canvas.space
     drop = 34 * np.clip((80 - s.y) / 160, 0, 1)  # ribs slope down towards the front
@@ -428,7 +347,7 @@ def _paint_bones(canvas: _Canvas, spine: Volume, size: float) -> Mask:
     return np.asarray(mask & (disc >= 0))
 
 
-def _paint_canal(canvas: _Canvas) -> dict[str, Mask]:
+def _paint_canal(canvas: Canvas) -> dict[str, Mask]:
     s = canvas.space
     canal = np.sqrt((s.x / 1.15) ** 2 + (s.y - 74) ** 2) - 9
     cord = np.sqrt((s.x / 1.2) ** 2 + (s.y - 74) ** 2) - 5

@@ -1,25 +1,51 @@
-"""How a CT enters the contouring network: intensity windows and the fixed field of view.
+"""How a CT enters a contouring network: the voxels it is brought to and the intensity windows.
 
-The network saw squares of `FIELD_PX` pixels of `PIXEL_MM`; instance normalization ties its weights
-to that size (measured by others: 128 instead of 80 pixels cost 0.15 Dice on the brainstem). Both
-training and inference therefore go through this module.
+Training and inference both go through this module, so that the network meets the same world.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
-FIELD_PX: Final = 80
-"""Rows and columns of the network's input."""
-PIXEL_MM: Final = 3.9
-"""Pixel size of the network's input: 312 mm field of view."""
 SOFT_HU: Final = (-160.0, 240.0)
-"""Soft-tissue window of the neighbouring slices."""
+"""Soft-tissue window."""
 WIDE_HU: Final = (-1000.0, 1500.0)
-"""Wide window of the centre slice: air and bone."""
+"""Wide window: air and bone."""
 BODY_HU: Final = -300.0
-"""Above it counts as body when the field is centred."""
+"""Above it counts as body."""
+AIR_HU: Final = -1024.0
+"""What lies outside the body and outside the image."""
+FLAT: Final = 2
+"""Dimensions of a network that contours the middle slice of a stack."""
+
+
+class Frame(BaseModel):
+    """The voxels that a network sees: part of the model, written into its pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dimensions: Literal[2, 3]
+    """2: slices are channels and the answer is that of the middle one; 3: a volume."""
+    voxel_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    """Millimeters between slices, rows and columns."""
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """Slices, rows and columns of one window."""
+    offsets: tuple[int, ...] = ()
+    """2.5D: the slices around the middle one that are channels, dense near it, sparse further."""
+    field: tuple[PositiveInt, PositiveInt]
+    """Rows and columns around the middle of the body in which organs are looked for."""
+
+    @property
+    def channels(self) -> int:
+        """Return the number of input channels: soft and wide window, or a soft slice each."""
+        return len(self.offsets) + 1 if self.dimensions == FLAT else 2
+
+    @property
+    def slices(self) -> NDArray[np.int64]:
+        """Return the slices of one input, counted from the first slice of its answer."""
+        return np.array(self.offsets or range(self.patch[0]))
 
 
 def windowed(hu: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.float32]:
@@ -29,10 +55,26 @@ def windowed(hu: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np
     return scaled.astype(np.float32)
 
 
-def slice_stack(count: int, centre: int, slices: int) -> NDArray[np.int64]:
-    """Return the indices of `slices` neighbours of `centre`; edge slices are repeated."""
-    reach = slices // 2
-    return np.clip(np.arange(centre - reach, centre + reach + 1), 0, count - 1)
+def network_input(hu: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+    """Return the network's channels for patches of HU.
+
+    Parameters
+    ----------
+    hu : ndarray, shape (N, slices, rows, columns)
+        The slices are `Frame.slices`.
+    frame : Frame
+
+    Returns
+    -------
+    ndarray, float32
+        (N, slices + 1, rows, columns): soft slices, then the wide middle one; or
+        (N, 2, slices, rows, columns): soft and wide.
+    """
+    soft = windowed(hu, SOFT_HU)
+    if frame.dimensions != FLAT:
+        return np.stack([soft, windowed(hu, WIDE_HU)], axis=1)
+    middle = frame.offsets.index(0)
+    return np.concatenate([soft, windowed(hu[:, middle : middle + 1], WIDE_HU)], axis=1)
 
 
 def body_centre(hu: NDArray[Any]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Value objects of the node: frozen, keyword-only, named in the standard's words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -222,4 +222,7 @@ class Delivery:
     created_at: datetime | None = None
     """When it was queued: past the limit of `delivery.give_up_after_days` a person is asked."""
     correlation: str = ""
-    report: Mapping[str, str] = field(default_factory=dict)
+    doubtful: bool = False
+    """An earlier attempt ended without an answer: the peer may hold the object already."""
+    report: Path | None = None
+    """Folder of the job's report, with its tables."""

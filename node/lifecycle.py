@@ -27,6 +27,8 @@ class SeriesEvent(StrEnum):
     INSTANCE_STORED = "INSTANCE_STORED"
     WHOLE = "WHOLE"
     DEADLINE_PASSED = "DEADLINE_PASSED"
+    FORCED = "FORCED"
+    """A person declared it complete as it is; the reason is recorded."""
 
 
 class JobState(StrEnum):
@@ -62,6 +64,8 @@ class DeliveryState(StrEnum):
     SENDING = "SENDING"
     SENT = "SENT"
     """The peer answered success; final where it offers no commitment."""
+    COMMITTED = "COMMITTED"
+    """The peer took responsibility for the object (storage commitment)."""
     HELD = "HELD"
     CANCELED = "CANCELED"
 
@@ -71,11 +75,18 @@ class DeliveryEvent(StrEnum):
 
     CLAIMED = "CLAIMED"
     STORED = "STORED"
+    COMMITTED = "COMMITTED"
+    COMMITMENT_FAILED = "COMMITMENT_FAILED"
+    """The peer says that it does not hold what it had answered success to."""
+    COMMITMENT_REFUSED = "COMMITMENT_REFUSED"
+    """The same again and again: a person must look."""
     FAILED_TRANSIENTLY = "FAILED_TRANSIENTLY"
     INTERRUPTED = "INTERRUPTED"
     """The node stopped or died between claim and answer."""
     REFUSED = "REFUSED"
     RELEASED = "RELEASED"
+    RESENT = "RESENT"
+    """A person asked for it once more, for example because the peer lost it."""
     SUPERSEDED = "SUPERSEDED"
 
 
@@ -86,6 +97,8 @@ SERIES_TRANSITIONS: Final[Mapping[tuple[SeriesState, SeriesEvent], SeriesState]]
     (SeriesState.RECEIVING, SeriesEvent.INSTANCE_STORED): SeriesState.RECEIVING,
     (SeriesState.RECEIVING, SeriesEvent.WHOLE): SeriesState.COMPLETE,
     (SeriesState.RECEIVING, SeriesEvent.DEADLINE_PASSED): SeriesState.INCOMPLETE,
+    (SeriesState.RECEIVING, SeriesEvent.FORCED): SeriesState.COMPLETE,
+    (SeriesState.INCOMPLETE, SeriesEvent.FORCED): SeriesState.COMPLETE,
     (SeriesState.COMPLETE, SeriesEvent.INSTANCE_STORED): SeriesState.RECEIVING,
     (SeriesState.INCOMPLETE, SeriesEvent.INSTANCE_STORED): SeriesState.RECEIVING,
 }
@@ -111,6 +124,11 @@ DELIVERY_TRANSITIONS: Final[Mapping[tuple[DeliveryState, DeliveryEvent], Deliver
     (DeliveryState.SENDING, DeliveryEvent.FAILED_TRANSIENTLY): DeliveryState.PENDING,
     (DeliveryState.SENDING, DeliveryEvent.INTERRUPTED): DeliveryState.PENDING,
     (DeliveryState.SENDING, DeliveryEvent.REFUSED): DeliveryState.HELD,
+    (DeliveryState.SENT, DeliveryEvent.COMMITTED): DeliveryState.COMMITTED,
+    (DeliveryState.SENT, DeliveryEvent.COMMITMENT_FAILED): DeliveryState.PENDING,
+    (DeliveryState.SENT, DeliveryEvent.COMMITMENT_REFUSED): DeliveryState.HELD,
+    (DeliveryState.SENT, DeliveryEvent.RESENT): DeliveryState.PENDING,
+    (DeliveryState.COMMITTED, DeliveryEvent.RESENT): DeliveryState.PENDING,
     (DeliveryState.HELD, DeliveryEvent.RELEASED): DeliveryState.PENDING,
     (DeliveryState.HELD, DeliveryEvent.SUPERSEDED): DeliveryState.CANCELED,
 }

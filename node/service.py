@@ -27,6 +27,7 @@ from node.engine.bell import Bell
 from node.engine.engine import Engine
 from node.engine.options import WORKER, EngineOptions
 from node.errors import ConfigError, LedgerError
+from node.housekeeping import Housekeeping
 from node.inbox import Inbox
 from node.lifecycle import JobState
 from node.log import event
@@ -192,6 +193,9 @@ class Node:
         coordinator = Coordinator(ledger, config, clock, door.resent_at, priors=puller.ask)
         puller.on_news = coordinator.revisit
         self._begin(stack, "coordinator", coordinator, coordinator.alive, wake=coordinator.wake)
+        self._begin(stack, "pull", puller, lambda: puller.alive)
+
+        self._keep_house(stack)
 
         called = AETitle(config.node.ae_titles[0])
         if channels_of(config.notify):
@@ -209,6 +213,10 @@ class Node:
         control = ControlServer(config.node.data_dir, handlers)
         control.start()
         stack.callback(control.stop)
+
+    def _keep_house(self, stack: ExitStack) -> None:
+        keeper = Housekeeping(self.store.ledger, self._config.retention, self._clock)
+        self._begin(stack, "housekeeping", keeper, keeper.alive)
 
     def _begin(
         self,

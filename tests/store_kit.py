@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from node.store.files import Limits, SystemFileOps
 from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, Buffer, prefix
 from node.store.records import DecisionState
 from node.store.store import Store, StoreOptions, open_store
+from tests.postgres_kit import database_for
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -119,10 +121,18 @@ def store(
     ops: SystemFileOps | None = None,
     options: StoreOptions = ROOMY,
     on_change: Callable[[], None] = lambda: None,
+    rebuilding: bool = False,
 ) -> Store:
     """Open a store that refuses nothing for lack of space."""
+    if url := database_for(folder):
+        options = replace(options, database_url=url)
     return open_store(
-        folder, clock=clock or FakeClock(), options=options, ops=ops, on_change=on_change
+        folder,
+        clock=clock or FakeClock(),
+        options=options,
+        ops=ops,
+        on_change=on_change,
+        rebuilding=rebuilding,
     )
 
 

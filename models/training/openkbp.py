@@ -12,12 +12,13 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.training.cases import Case
 
 ORGANS: Final = (
     "Brainstem",
@@ -35,21 +36,6 @@ NEARLY_EMPTY: Final = frozenset({"pt_143"})
 
 SHARED_WITH_DEV_PACK: Final = frozenset({"pt_1", "pt_2"})
 """Also in the development data, so always held out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One patient on an LPS grid."""
-
-    name: str
-    hu: NDArray[np.int16]
-    """Shape (slice, row, column); slice to the head, row to posterior, column to the left."""
-    labels: NDArray[np.uint8]
-    """Same shape; 0 background, 1 to 7 as `ORGANS`."""
-    drawn: tuple[int, ...]
-    """Labels that were contoured; the others may be in the image all the same."""
-    spacing: tuple[float, float, float]
-    """Millimeters between (slices, rows, columns)."""
 
 
 def held_out(name: str) -> bool:

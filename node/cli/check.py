@@ -88,7 +88,7 @@ def _summarize(path: Path, config: Config) -> None:
             route.pipeline,
             PIPELINES[route.pipeline].version,
             route.priority,
-            ", ".join(route.destinations),
+            "(shadow: nothing is sent)" if route.shadow else ", ".join(route.destinations),
         )
         for route in config.routes
     ]

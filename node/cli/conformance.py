@@ -13,8 +13,12 @@ from typing import TypeVar
 
 from node.lifecycle import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
 from node.scp import contexts
+from node.scp.commitment import STATUSES
 from node.scp.status import FAILURES, SUCCESS
+from node.scu.query import SERVICES
 from node.scu.sender import VERDICTS
+from node.scu.transaction import PUSH_MODEL
+from node.store.commitments import REASONS
 from node.store.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pipelines.catalog import PIPELINES
 
@@ -33,6 +37,8 @@ def tables() -> dict[str, str]:
             ("SOP class", "SOP Class UID", "role"),
             [
                 ("Verification", contexts.VERIFICATION, "SCP, SCU"),
+                ("Storage Commitment Push Model", PUSH_MODEL, "SCP, SCU"),
+                *((name, uid, "SCU") for uid, name in SERVICES.items()),
                 *((name, uid, "SCP") for uid, name in contexts.STORAGE_CLASSES.items()),
             ],
         ),
@@ -53,6 +59,14 @@ def tables() -> dict[str, str]:
                 (_span(v.lowest, v.highest), v.meaning, v.outcome.replace("_", " ").lower())
                 for v in VERDICTS
             ],
+        ),
+        "commitment-status": _table(
+            ("status", "meaning"),
+            [(f"{status:04X}", meaning) for status, meaning in STATUSES.items()],
+        ),
+        "commitment-reasons": _table(
+            ("failure reason", "meaning"),
+            [(f"{reason:04X}", meaning) for reason, meaning in REASONS.items()],
         ),
         "pipelines": _table(
             ("pipeline", "version", "starts with", "needs", "takes if there"),

@@ -20,7 +20,7 @@ from typing import Final
 
 import click
 
-from models.pack import MANIFEST, PACKS, PackRefused, load_pack
+from models.pack import MANIFEST, PACKS, PackManifest, PackRefused, load_pack
 from node.cli.common import config_option, echo_json, json_option
 from node.cli.exits import Exit
 from node.cli.network import peer_ae
@@ -306,7 +306,7 @@ def _folders(config: Config) -> Iterator[Result]:
 def _models(_config: Config) -> Iterator[Result]:
     for manifest in sorted(PACKS.glob(f"*/{MANIFEST}")):
         try:
-            pack = load_pack(manifest.parent)
+            pack = load_pack(manifest.parent, PackManifest)
         except PackRefused as error:
             fix = "install the pack again: its bytes are not those of its manifest"
             yield Result(check="model pack", health=Health.BAD, found=str(error), fix=fix)

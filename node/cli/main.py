@@ -12,19 +12,25 @@ from typing import Final
 
 import click
 
+from node.cli.backup import backup, rebuild_index, restore
 from node.cli.check import check
 from node.cli.common import Commands
+from node.cli.contour import contour
 from node.cli.doctor import doctor
 from node.cli.dose import dose_stability
 from node.cli.explain import explain
 from node.cli.jobs import cancel, jobs, retry
 from node.cli.metrics import metrics
+from node.cli.models import models
 from node.cli.network import echo, send
+from node.cli.purge import purge
 from node.cli.replay import replay
 from node.cli.routes import routes
 from node.cli.run import process, serve
+from node.cli.sct import sct
 from node.cli.settings import config
 from node.cli.status import status
+from node.cli.verify import verify
 from node.cli.web import web
 from node.log import configure
 from pipelines.catalog import PIPELINES
@@ -90,9 +96,17 @@ _COMMANDS: Final = (
     routes,
     config,
     metrics,
+    verify,
+    backup,
+    restore,
+    rebuild_index,
+    purge,
     web,
     process,
     dose_stability,
+    contour,
+    models,
+    sct,
     send,
     echo,
 )

@@ -11,6 +11,7 @@ from node.cli.exits import Exit
 from node.config.model import Config
 from node.errors import CannotUnderstand
 from node.scu.association import PeerAE
+from node.scu.destinations import peer_of
 from node.scu.echo import echo as c_echo
 from node.scu.sender import Outcome, Outgoing, Result, send_batch
 
@@ -110,18 +111,11 @@ def _sent(remote: PeerAE, items: list[Outgoing], *, quiet: bool) -> list[Result]
 
 def peer_ae(config: Config, name: str) -> PeerAE:
     """Return the peer called `name`; a usage error names those that can be called."""
-    peer = config.peers.get(name)
-    if peer is None or peer.host is None or peer.port is None:
+    remote = peer_of(config, name) if name in config.peers else None
+    if remote is None:
         known = ", ".join(n for n, p in config.peers.items() if p.host) or "none"
         raise click.BadParameter(f"'{name}' is no peer with host and port; there is: {known}")
-    return PeerAE(
-        ae_title=peer.ae_title,
-        host=peer.host,
-        port=peer.port,
-        calling_ae_title=config.node.ae_titles[0],
-        connect_timeout_s=peer.connect_timeout_s,
-        response_timeout_s=peer.response_timeout_s,
-    )
+    return remote
 
 
 def _readable(paths: tuple[Path, ...]) -> tuple[list[Outgoing], list[Path]]:

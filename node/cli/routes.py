@@ -84,7 +84,10 @@ def _of_route(route: RouteAnswer) -> Iterator[str]:
     yield f"  {route.route}: {verdict}   {route.pipeline}; {route.reason}"
     if route.runs:
         inputs = ", ".join(f"{count} {role}" for role, count in route.inputs)
-        yield f"      with {inputs}; results go to {', '.join(route.destinations)}"
+        places = (
+            f"go to {', '.join(route.destinations)}" if route.destinations else "are kept (shadow)"
+        )
+        yield f"      with {inputs}; results {places}"
     if route.hint:
         yield f"      hint: {route.hint}"
 

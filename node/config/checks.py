@@ -21,6 +21,7 @@ def cross_checks(tree: JsonValue) -> Iterator[Finding]:
     """Yield every contradiction between the sections of `tree`."""
     root = _map(tree)
     yield from _peers(root)
+    yield from _destination_names(root)
     yield from _routes(root)
     yield from _limits(root)
     yield from _hot_folders(root)
@@ -34,10 +35,6 @@ def _peers(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
     owner: dict[str, str] = {}
     for name, peer in _map(root.get("peers")).items():
         here: Location = ("peers", name)
-        if name == SENDER:
-            yield here, f"'{SENDER}' stands for the peer that sent the series; use another name"
-        if name in _map(root.get("folders")):
-            yield ("folders", name), f"'{name}' is a peer already; use another name"
         if _map(peer).get("tls") is True and not _map(_map(root.get("node")).get("tls")):
             yield (*here, "tls"), "needs our certificate and key under node.tls"
         yield from _fallback(root, name, _map(peer).get("fallback"), here)
@@ -47,18 +44,27 @@ def _peers(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
         if ae_title in owner:
             yield (*here, "ae_title"), f"'{ae_title}' is the AE title of peers.{owner[ae_title]}"
         owner.setdefault(ae_title, name)
-    if SENDER in _map(root.get("folders")):
-        yield (
-            ("folders", SENDER),
-            f"'{SENDER}' stands for the peer that sent the series; use another name",
-        )
+
+
+def _destination_names(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
+    """Find names that stand for two destinations, or for the sender."""
+    kinds = {"peers": "peer", "folders": "folder", "dicomweb": "DICOMweb server"}
+    owner: dict[str, str] = {}
+    for section, kind in kinds.items():
+        for name in _map(root.get(section)):
+            here: Location = (section, name)
+            if name == SENDER:
+                yield here, f"'{SENDER}' stands for the peer that sent the series; use another name"
+            if name in owner:
+                yield here, f"'{name}' is a {owner[name]} already; use another name"
+            owner.setdefault(name, kind)
 
 
 def _fallback(
     root: Mapping[str, JsonValue], name: str, fallback: JsonValue, here: Location
 ) -> Iterator[Finding]:
     """Find a fallback that is nowhere, cannot be sent to, or is the peer itself."""
-    peers, folders = _map(root.get("peers")), _map(root.get("folders"))
+    peers, folders = _map(root.get("peers")), _others(root)
     place = (*here, "fallback")
     if not isinstance(fallback, str) or fallback in folders:
         return
@@ -92,7 +98,7 @@ def _routes(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
 def _destinations(
     root: Mapping[str, JsonValue], route: Mapping[str, JsonValue], here: Location
 ) -> Iterator[Finding]:
-    peers, folders = _map(root.get("peers")), _map(root.get("folders"))
+    peers, folders = _map(root.get("peers")), _others(root)
     destinations = _list(route.get("destinations"))
     for i, name in enumerate(destinations):
         place = (*here, "destinations", i)
@@ -161,6 +167,11 @@ def _hot_folders(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
             if path in paths:
                 yield ("hot_folders", i, "path"), f"'{path}' is watched already"
             paths.add(path)
+
+
+def _others(root: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Return the destinations that are no peers."""
+    return {**_map(root.get("folders")), **_map(root.get("dicomweb"))}
 
 
 def _no_pipeline(name: str) -> str:

@@ -99,6 +99,10 @@ def parse(text: str) -> Document:
         message = str(error).split("\n", 1)[0]
         document.problems.append(Problem(line=1, location=(), message=f"not YAML: {message}"))
         return document
+    except RecursionError:
+        message = "is nested too deeply to be a configuration"
+        document.problems.append(Problem(line=1, location=(), message=message))
+        return document
     if root is not None:
         document.tree = _value(root, (), document)
     elif not document.problems:

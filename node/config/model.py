@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
@@ -106,9 +107,10 @@ class NodeSection(Section):
     )
     database_url: str | None = Field(
         default=None,
-        description="SQLAlchemy URL of the database; without it a SQLite file in data_dir. This"
-        " version takes SQLite only.",
-        examples=["sqlite:////var/lib/rtnode/ledger.db"],
+        description="URL of the database; without it a SQLite file in data_dir. A PostgreSQL server"
+        " is named without its password: `?password_file=` names a file that only the node's user"
+        " can read, or the variable RTNODE_DATABASE_PASSWORD holds it.",
+        examples=["postgresql://rtnode@db.example.org/rtnode?password_file=/etc/rtnode/password"],
     )
     max_associations: int = Field(
         default=32,
@@ -138,9 +140,19 @@ class NodeSection(Section):
 
     @field_validator("database_url")
     @classmethod
-    def _is_sqlite(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sqlite:///"):
-            raise ValueError("this version takes SQLite only: sqlite:////path/to/ledger.db")
+    def _is_a_database(cls, value: str | None) -> str | None:
+        if value is None or value.startswith("sqlite:///"):
+            return value
+        parts = urlsplit(value)
+        if parts.scheme != "postgresql":
+            raise ValueError(
+                "begins with sqlite:/// or postgresql://, for example"
+                " postgresql://rtnode@db.example.org/rtnode"
+            )
+        if parts.password is not None:
+            raise ValueError(
+                "holds a password; put it into a file and name that with ?password_file="
+            )
         return value
 
 
@@ -162,6 +174,30 @@ class StorageSection(Section):
         if self.warn_free_gb < self.min_free_gb:
             raise ValueError("warn_free_gb must not be below min_free_gb")
         return self
+
+
+class RetentionSection(Section):
+    """What is removed by itself: files of finished work, never their rows in the database.
+
+    A file goes only when no job and no delivery can need it any more: everything made from its
+    series has been delivered, canceled or superseded. Nothing is removed to make room for more.
+    """
+
+    keep_days: float = Field(
+        default=0.0,
+        ge=0,
+        le=36500,
+        description="Files are removed so many days after they came, once all work on them is"
+        " delivered; 0 keeps them for ever.",
+        examples=[30.0],
+    )
+    keep_gb: float = Field(
+        default=0.0,
+        ge=0,
+        description="Above this much data the oldest files of delivered work are removed first;"
+        " 0 sets no limit.",
+        examples=[500.0],
+    )
 
 
 class UnknownPeers(StrEnum):
@@ -287,7 +323,7 @@ class Peer(Section):
         default=None,
         description="A peer or folder that gets the results too when this one does not take them"
         " in time; this one still gets them when it is back.",
-        examples=["archive2"],
+        examples=["results"],
     )
     fallback_after_s: Seconds = Field(
         default=300.0,
@@ -323,6 +359,45 @@ class Folder(Section):
     path: ConfigPath = Field(description="Folder for the results.", examples=["rtnode-results"])
 
 
+class DicomWeb(Section):
+    """A DICOMweb server as a destination: results are sent by STOW-RS."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where its services begin; /studies follows.",
+        examples=["https://pacs.example.org/dicom-web"],
+    )
+    secret_file: ConfigPath | None = Field(
+        default=None,
+        description="File with the password of `user`, or with a bearer token where there is no"
+        " user; readable by the node's user alone.",
+        examples=["secrets/cloud"],
+    )
+    user: str | None = Field(
+        default=None,
+        min_length=1,
+        description="User for HTTP Basic; its password is in secret_file.",
+        examples=["rtnode"],
+    )
+    authorities: ConfigPath | None = Field(
+        default=None,
+        description="Certificates (PEM) of the authorities that sign its certificate; without it"
+        " those of the system.",
+        examples=["tls/authorities.crt"],
+    )
+    response_timeout_s: Seconds = Field(
+        default=60.0, description="Time without any progress.", examples=[60.0]
+    )
+
+    @model_validator(mode="after")
+    def _safe(self) -> "DicomWeb":
+        if self.user is not None and self.secret_file is None:
+            raise ValueError("user needs secret_file, with the password")
+        if self.secret_file is not None and self.url.startswith("http://"):
+            raise ValueError("a secret over http is seen by everybody: use https")
+        return self
+
+
 class RecognizeSection(Section):
     """How the node tells kinds apart that share a modality."""
 
@@ -340,6 +415,12 @@ class Route(Section):
 
     name: Name = Field(description="Unique name, shown in logs and status.", examples=["contours"])
     enabled: bool = Field(default=True, description="false: the route rests.", examples=[True])
+    shadow: bool = Field(
+        default=False,
+        description="true: jobs run and their results are kept and shown, and nothing is sent; for"
+        " a new pipeline, model or setting that is still being judged.",
+        examples=[False],
+    )
     match: Match = Field(
         description="What the series must be; everything given must hold.",
         examples=[{"kind": ["CT"], "calling_ae_title": ["MODALITY"]}],
@@ -636,6 +717,10 @@ class Config(Section):
     storage: StorageSection = Field(
         default_factory=StorageSection, description="Free space on the data volume."
     )
+    retention: RetentionSection = Field(
+        default_factory=RetentionSection,
+        description="What is removed by itself after delivery; nothing, unless you say so.",
+    )
     receive: ReceiveSection = Field(
         default_factory=ReceiveSection, description="Receiving, and when a series is whole."
     )
@@ -648,6 +733,12 @@ class Config(Section):
         default_factory=dict,
         validate_default=True,
         description="Destination folders by name: results are written there as files.",
+    )
+    dicomweb: FrozenMap[Name, DicomWeb] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="DICOMweb servers by name, as destinations (STOW-RS).",
+        examples=[{"cloud": {"url": "https://pacs.example.org/dicom-web"}}],
     )
     recognize: RecognizeSection = Field(
         default_factory=RecognizeSection,

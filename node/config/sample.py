@@ -62,6 +62,13 @@ _SAMPLE: Final[Mapping[str, Any]] = {
             "pipeline": "dose_radiomics",
             "destinations": ["results"],
         },
+        {
+            "name": "image-radiomics",
+            "enabled": False,
+            "match": {"kind": ["RTSTRUCT"]},
+            "pipeline": "image_radiomics",
+            "destinations": ["results"],
+        },
     ],
 }
 """A node for one machine; what is not here is written with its default."""

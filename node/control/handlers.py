@@ -1,7 +1,9 @@
-"""What an operator may change: held jobs and deliveries released, jobs canceled.
+"""What an operator may change, one table of commands.
 
-The same table serves the control channel of a running node and, with the lock of the data folder
-held, the command line while no node runs.
+Held work is released, jobs are canceled, results sent once more, a series declared complete. Each
+action is written down with the name of the person (`by`) and the reason before it is done; what
+was refused is written down too. The same table serves the control channel of a running node and,
+with the lock of the data folder held, the command line while no node runs.
 """
 
 import contextlib
@@ -16,8 +18,8 @@ from pydantic import JsonValue
 
 from node.control.channel import Handler
 from node.errors import NodeError
-from node.lifecycle import DeliveryState, IllegalTransition, JobState
-from node.log import event
+from node.lifecycle import DeliveryState, IllegalTransition, JobState, SeriesEvent
+from node.log import describe, event
 from node.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -26,16 +28,35 @@ ALL_HELD: Final = "all-held"
 """Instead of a job id: every held job and delivery."""
 
 
+COMMAND_LINE: Final = "command line"
+"""Who acts where no user is named: whoever may open the socket."""
+AUDITED: Final = frozenset({"login", "login_refused", "logout"})
+"""What the web page tells of its users; nothing else is taken from it."""
+_LONGEST_NAME: Final = 64
+_LONGEST_REASON: Final = 500
+
+
 class NothingToDo(NodeError):
     """There is nothing held."""
 
     hint = "look at `rtnode jobs`"
 
 
+class ReasonMissing(NodeError):
+    """A reason is missing."""
+
+    hint = "say in a few words why; it is kept with the series"
+
+
 def operator_handlers(
-    ledger: Ledger, troubles: Callable[[], list[str]] = list
+    ledger: Ledger,
+    troubles: Callable[[], list[str]] = list,
+    revisit: Callable[[], None] = lambda: None,
 ) -> dict[str, Handler]:
-    """Return the commands ``status``, ``retry`` and ``cancel`` for a writable `ledger`.
+    """Return the commands for a writable `ledger`, by name.
+
+    ``status``; ``retry``, ``cancel``, ``resend`` (a job) and ``complete`` (a series), each with
+    `by` and `reason`; ``audit`` for what the web page has to tell of its users.
 
     Parameters
     ----------
@@ -43,6 +64,8 @@ def operator_handlers(
         Of the process that answers.
     troubles : callable
         What is wrong with the process itself, asked anew for each ``status``.
+    revisit : callable
+        Asks the coordinator to look at series that a person changed.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -69,7 +92,76 @@ def operator_handlers(
         event(logger, "operator_canceled", job=job_id)
         return {"canceled": [job_id]}
 
-    return {"status": status, "retry": retry, "cancel": cancel}
+    def resend(arguments: Mapping[str, JsonValue]) -> JsonValue:
+        job_id = _job_id(arguments["job"])
+        _known(ledger, job_id)
+        again = ledger.resend_job(job_id)
+        if not again:
+            raise NothingToDo(f"job {job_id} has delivered nothing that could be sent once more")
+        event(logger, "operator_resent", job=job_id, deliveries=len(again))
+        return {"deliveries": list(again)}
+
+    def complete(arguments: Mapping[str, JsonValue]) -> JsonValue:
+        uid = str(arguments["series"])
+        _declare_complete(ledger, uid, _by(arguments), _reason(arguments))
+        revisit()
+        event(logger, "operator_completed", series=uid)
+        return {"series": uid}
+
+    def audit(arguments: Mapping[str, JsonValue]) -> JsonValue:
+        action = str(arguments["action"])
+        if action not in AUDITED:
+            raise NothingToDo("this is nothing that is written down")
+        address = str(arguments.get("address") or "")[:_LONGEST_NAME]
+        ledger.note(f"web_{action}", kind="user", subject=_by(arguments), address=address)
+        return {}
+
+    return {
+        "status": status,
+        "retry": _audited(ledger, "retry", retry),
+        "cancel": _audited(ledger, "cancel", cancel),
+        "resend": _audited(ledger, "resend", resend),
+        "complete": _audited(ledger, "complete", complete),
+        "audit": audit,
+    }
+
+
+def _audited(ledger: Ledger, command: str, handler: Handler) -> Handler:
+    """Write down who asks for what before it is done, and what was refused."""
+
+    def run(arguments: Mapping[str, JsonValue]) -> JsonValue:
+        kind = "series" if "series" in arguments else "job"
+        subject = str(arguments.get(kind, ""))
+        by, reason = _by(arguments), _reason(arguments)
+        ledger.note(f"operator_{command}", kind=kind, subject=subject, by=by, reason=reason)
+        try:
+            return handler(arguments)
+        except (NodeError, IllegalTransition, LookupError, ValueError, TypeError) as error:
+            refused = describe(error)
+            ledger.note(f"operator_{command}_refused", kind=kind, subject=subject, by=by,
+                        reason=refused)  # fmt: skip
+            raise
+
+    return run
+
+
+def _declare_complete(ledger: Ledger, uid: str, by: str, reason: str) -> None:
+    if not reason:
+        raise ReasonMissing("a series is declared complete only with a reason")
+    series = ledger.series(uid)
+    if series is None:
+        raise NothingToDo("there is no such series")
+    words = f"declared complete by {by}: {reason} (before: {series.reason or 'being received'})"
+    if ledger.advance_series(series, SeriesEvent.FORCED, words) is None:
+        raise NothingToDo("something arrived for this series meanwhile", hint="look at it again")
+
+
+def _by(arguments: Mapping[str, JsonValue]) -> str:
+    return str(arguments.get("by") or COMMAND_LINE)[:_LONGEST_NAME]
+
+
+def _reason(arguments: Mapping[str, JsonValue]) -> str:
+    return str(arguments.get("reason") or "").strip()[:_LONGEST_REASON]
 
 
 def _version() -> str:

@@ -23,6 +23,7 @@ from node.routing.completeness import Patience, Verdict, Wholeness, examine
 from node.routing.decisions import NO_ROUTE, Decider
 from node.routing.evidence import Silence, arrival
 from node.routing.recognize import recognize, without_scouts
+from node.routing.wants import Want
 from node.store.ledger import Ledger
 from node.store.records import AssociationInfo, Decision, DecisionState
 
@@ -33,6 +34,7 @@ _PAUSE_S: Final = 0.1
 _BUSY_S: Final = 0.25
 """Time between looks while something is being received or waits."""
 _IDLE_S: Final = 5.0
+_FOR_A_PERSON: Final = (DecisionState.HELD, DecisionState.UNJUDGED)
 _NOT_JUDGED: Final = "the node could not judge this series; the log has the cause"
 
 
@@ -49,6 +51,8 @@ class Coordinator:
         Its monotonic time measures silence.
     resent_at
         When a released association began that repeated objects of a series (`Door.resent_at`).
+    priors
+        Told what a run lacks; answers whether that may still come from an archive.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Coordinator:
         config: Config,
         clock: Clock,
         resent_at: Callable[[str], datetime | None] = lambda _: None,
+        *,
+        priors: Callable[[Want], bool] = lambda _: False,
     ) -> None:
         self._ledger = ledger
         self._config = config
@@ -66,7 +72,7 @@ class Coordinator:
             after_release_s=config.receive.quiet_period_s,
             otherwise_s=config.receive.quiet_period_open_s,
         )
-        self._decider = Decider(config, ledger)
+        self._decider = Decider(config, ledger, priors)
         self._silence = Silence(clock)
         self._examined: dict[str, tuple[object, ...]] = {}
         self._failed: dict[str, tuple[int, int]] = {}
@@ -74,6 +80,7 @@ class Coordinator:
         self._news: set[str] = set()
         self._undecided: dict[str, None] = {}
         self._fresh = True
+        self._asked = threading.Event()
         self._bell = Bell()
         self._thread = threading.Thread(target=self._run, name="coordinator")
 
@@ -83,6 +90,11 @@ class Coordinator:
 
     def wake(self) -> None:
         """Ask for a look; cheap, from any thread."""
+        self._bell.ring()
+
+    def revisit(self) -> None:
+        """Read all of the ledger anew at the next look: a person changed a series by hand."""
+        self._asked.set()
         self._bell.ring()
 
     def stop(self) -> None:
@@ -110,6 +122,9 @@ class Coordinator:
             raise
 
     def _look(self) -> bool:
+        if self._asked.is_set():
+            self._asked.clear()
+            self._fresh = True
         receiving = self._ledger.series_in_state(SeriesState.RECEIVING)
         for series in receiving:
             self._guarded(series, self._judge)
@@ -153,7 +168,7 @@ class Coordinator:
                 self._ledger.advance_series(series, SeriesEvent.DEADLINE_PASSED, reason)
             else:
                 self._ledger.record_decision(
-                    series, route=NO_ROUTE, state=DecisionState.NONE, reason=reason
+                    series, route=NO_ROUTE, state=DecisionState.UNJUDGED, reason=reason
                 )
 
     def _judge(self, series: Series) -> None:
@@ -281,7 +296,7 @@ class Coordinator:
                   series=series.series_instance_uid, route=decision.route)  # fmt: skip
             if decision.state is DecisionState.WAITING:
                 self._ledger.record_decision(
-                    series, route=decision.route, state=DecisionState.NONE, reason=_NOT_JUDGED
+                    series, route=decision.route, state=DecisionState.UNJUDGED, reason=_NOT_JUDGED
                 )
 
     def _reconsider(self) -> bool:
@@ -289,9 +304,9 @@ class Coordinator:
         news, self._news = self._news, set()
         decisions = self._ledger.decisions([DecisionState.WAITING])
         if self._fresh:
-            decisions += self._ledger.decisions([DecisionState.HELD])
+            decisions += self._ledger.decisions(_FOR_A_PERSON)
         elif news:
-            decisions += self._ledger.decisions([DecisionState.HELD], patients=news)
+            decisions += self._ledger.decisions(_FOR_A_PERSON, patients=news)
         now = self._clock.monotonic()
         waiting = False
         since_before, self._waiting_since = self._waiting_since, {}

@@ -5,7 +5,7 @@ by its inputs, and a crash between two decisions leaves a mark that asks for the
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,7 @@ from node.routing.selection import (
     inputs_of,
     select,
 )
+from node.routing.wants import Want, wanted
 from node.store.arrivals import FIRST_REVISION
 from node.store.ledger import Ledger
 from node.store.records import Decision, DecisionState
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 NO_ROUTE: Final = ""
 """Route of a decision that concerns the series as a whole."""
 _UNFINISHED: Final = "the routes are being judged"
+_JUDGED: Final = "all routes are judged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +74,14 @@ class Decider:
         Routes, peers and recognition rules.
     ledger
         Where series come from and decisions go.
+    priors
+        Told what a run lacks; answers whether that may still come from an archive.
     """
 
-    def __init__(self, config: Config, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, priors: Callable[[Want], bool] = lambda _: False
+    ) -> None:
+        self._priors = priors
         self._config = config
         self._ledger = ledger
         self._patient = Patient(ledger, config.recognize.cbct)
@@ -101,7 +108,7 @@ class Decider:
             if series.state is SeriesState.COMPLETE:
                 self._ledger.supersede(series.series_instance_uid, series.revision)
             self._ledger.record_decision(
-                series, route=NO_ROUTE, state=DecisionState.NONE, reason="all routes are judged"
+                series, route=NO_ROUTE, state=DecisionState.NONE, reason=_JUDGED
             )
 
     def reconsider(self, decision: Decision, *, overdue: bool) -> None:
@@ -111,6 +118,10 @@ class Decider:
             return
         if decision.route == NO_ROUTE:
             self.decide(series)
+            if decision.state is DecisionState.UNJUDGED:
+                self._ledger.record_decision(
+                    series, route=NO_ROUTE, state=DecisionState.NONE, reason=_JUDGED
+                )
             return
         route = next((r for r in self._routes if r.name == decision.route), None)
         if route is None:
@@ -168,7 +179,7 @@ class Decider:
                 hint="send what is missing; or release the job to run it as it is",
             )
         else:
-            answer = self._select(subject, spec)
+            answer = self._select(subject, spec, overdue=overdue)
         destinations, unknown = self._destinations(route, subject.origin)
         if unknown and isinstance(answer, Selected):
             answer = unknown
@@ -197,7 +208,7 @@ class Decider:
         state = DecisionState.JOB if selected else DecisionState.HELD
         self._record(subject, route.name, state, answer.reason or matched, job)
 
-    def _select(self, subject: _Subject, spec: PipelineSpec) -> Selection:
+    def _select(self, subject: _Subject, spec: PipelineSpec, *, overdue: bool) -> Selection:
         trigger = subject.candidate
         groups = cases(spec, trigger)
         if len(groups) > 1:
@@ -208,12 +219,22 @@ class Decider:
         if not (spec.required or spec.optional):
             return select(spec, groups[0], [trigger])
         patient = self._patient.candidates(trigger.patient_key)
-        return select(spec, groups[0], patient, strangers=self._patient.strangers(patient))
+        answer = select(spec, groups[0], patient, strangers=self._patient.strangers(patient))
+        if overdue or isinstance(answer, Ambiguous):
+            return answer
+        if self._priors(wanted(spec, groups[0], patient)) and isinstance(answer, Selected):
+            return Missing(reason="what it could use as well is being fetched", hint="")
+        return answer
 
     def _destinations(
         self, route: Route, origin: Origin
     ) -> tuple[tuple[str, ...], Ambiguous | None]:
-        """Return the destinations by name, with the sender's name where the route says so."""
+        """Return the destinations by name, with the sender's name where the route says so.
+
+        A shadow route has none: its results are kept and shown, not sent.
+        """
+        if route.shadow:
+            return (), None
         names: list[str] = []
         problem = None
         for name in route.destinations:
@@ -284,4 +305,5 @@ _ACTIONS: Final = {
     DecisionState.HELD: "held",
     DecisionState.WAITING: "waiting",
     DecisionState.NONE: "unrouted",
+    DecisionState.UNJUDGED: "not_judged",
 }

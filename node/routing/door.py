@@ -7,17 +7,33 @@ association, so that a restart knows it too.
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from node.domain import Accepted, Clock, Kept, Source, Uid
-from node.store.intake import Intake
+from node.store.intake import Arrival, Intake
 
 RELEASED = "RELEASED"
 _MOST: Final = 4096
 """Series that are remembered: only those that are RECEIVING are ever asked about."""
+
+
+class WatchedArrival:
+    """An object on its way in; tells what became of it."""
+
+    def __init__(self, arrival: Arrival, tell: Callable[[Accepted], None]) -> None:
+        self._arrival = arrival
+        self._tell = tell
+        self.write = arrival.write
+        self.discard = arrival.discard
+
+    def accept(self) -> Accepted:
+        """Return when the object is durable; raise a `NodeError` when it is not."""
+        accepted = self._arrival.accept()
+        self._tell(accepted)
+        return accepted
 
 
 class Door:
@@ -48,25 +64,22 @@ class Door:
         with self._lock:
             return self._resent.get(Uid(series_instance_uid))
 
-    def accept(
+    def receive(
         self,
-        dataset: bytes | bytearray | memoryview,
         *,
         transfer_syntax_uid: Uid,
         sop_class_uid: Uid,
         sop_instance_uid: Uid,
         source: Source,
-    ) -> Accepted:
-        """Return when the object is durable; raise a `NodeError` when it is not."""
-        accepted = self._intake.accept(
-            dataset,
+    ) -> "WatchedArrival":
+        """Begin to take in the object that a C-STORE request names."""
+        arrival = self._intake.receive(
             transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,
             source=source,
         )
-        self._note(accepted, source)
-        return accepted
+        return WatchedArrival(arrival, lambda accepted: self._note(accepted, source))
 
     def accept_file(self, path: Path, source: Source) -> Accepted:
         """Return when the file is durable; raise a `NodeError` when it is not."""

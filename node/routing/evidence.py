@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from node.config.match import Rule
+from node.config.match import Kind, Rule
 from node.domain import Clock, Instance, Series
 from node.lifecycle import SeriesState
 from node.routing.facts import Arrival, Candidate
@@ -13,6 +14,8 @@ from node.store.ledger import Ledger
 from node.store.records import AssociationInfo
 
 RELEASED = "RELEASED"
+_REMEMBERED: Final = 20_000
+"""Objects of which the headers are kept in memory, about 2 kB each."""
 _REFERENCES = frozenset({"IMAGE", "STRUCTURE_SET", "PLAN"})
 
 
@@ -90,26 +93,60 @@ def _resumed(broken: AssociationInfo, associations: Iterable[AssociationInfo]) -
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What was read of a series, as long as no object joins it."""
+
+    version: tuple[int, int]
+    kind: Kind
+    instances: tuple[Instance, ...]
+    ours: bool
+
+
 class Patient:
-    """The series of one patient as candidates for selection, read from the ledger once."""
+    """The series of a patient as candidates for selection.
+
+    A patient in treatment has dozens of series of which one is new, so what was read of the
+    others is kept until an object joins them; `_REMEMBERED` objects at most.
+    """
 
     def __init__(self, ledger: Ledger, cbct: Iterable[Rule]) -> None:
         self._ledger = ledger
         self._cbct = tuple(cbct)
+        self._known: dict[str, _Known] = {}
 
     def candidate(self, series: Series) -> Candidate:
         """Return one series."""
-        instances = self._ledger.instances(series.series_instance_uid)
-        kind, _ = recognize(instances, self._cbct)
+        known = self._read(series)
+        uid = series.series_instance_uid
         return Candidate(
-            series_instance_uid=series.series_instance_uid,
+            series_instance_uid=uid,
             patient_key=series.patient_key,
-            kind=kind,
-            complete=series.state is SeriesState.COMPLETE,
-            instances=without_scouts(instances) or tuple(instances),
-            ours=self.made_here(instances),
-            conflicts=tuple(self._ledger.conflicts(series.series_instance_uid)),
+            kind=known.kind,
+            complete=series.state is SeriesState.COMPLETE and not self._ledger.is_purged(uid),
+            instances=known.instances,
+            ours=known.ours,
+            conflicts=tuple(self._ledger.conflicts(uid)),
         )
+
+    def _read(self, series: Series) -> _Known:
+        """Return what a series holds, from memory where nothing was added since."""
+        uid, version = series.series_instance_uid, (series.revision, series.count)
+        known = self._known.pop(uid, None)
+        if known is None or known.version != version:
+            instances = self._ledger.instances(uid)
+            kind, _ = recognize(instances, self._cbct)
+            known = _Known(
+                version=version,
+                kind=kind,
+                instances=without_scouts(instances) or tuple(instances),
+                ours=self.made_here(instances),
+            )
+        self._known[uid] = known  # at the end: the first one is the one that rested longest
+        held = sum(len(k.instances) for k in self._known.values())
+        while held > _REMEMBERED and len(self._known) > 1:
+            held -= len(self._known.pop(next(iter(self._known))).instances)
+        return known
 
     def made_here(self, instances: Sequence[Instance]) -> bool:
         """Return whether the objects are results of this node that came back."""

@@ -29,6 +29,7 @@ class RouteAnswer:
     inputs: tuple[tuple[str, int], ...] = ()
     """Role and number of objects, when it runs."""
     destinations: tuple[str, ...] = ()
+    """None for a shadow route: its results are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,5 +110,5 @@ def _answer(route: Route, found: Found, candidate: Candidate, origin: Origin) ->
         runs=True,
         reason=told,
         inputs=tuple(sorted(counts.items())),
-        destinations=route.destinations,
+        destinations=() if route.shadow else route.destinations,
     )

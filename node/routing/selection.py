@@ -18,7 +18,9 @@ from node.routing.facts import Candidate
 from pipelines.api import PipelineSpec, Role
 
 IMAGES: Final = frozenset({Kind.CT, Kind.CBCT})
-"""Kinds that structures may be drawn on."""
+"""Kinds that structures for a dose may be drawn on."""
+MEASURED: Final = frozenset({Kind.CT, Kind.CBCT, Kind.MR})
+"""Kinds whose own values are measured inside structures."""
 _WHOLE_DOSES: Final = frozenset({"PLAN", "MULTI_PLAN", "PLAN_OVERVIEW"})
 """DoseSummationType of a dose that stands for a whole treatment (PS3.3 C.8.8.3)."""
 
@@ -82,11 +84,14 @@ class _Case:
 def cases(spec: PipelineSpec, trigger: Candidate) -> tuple[tuple[Instance, ...], ...]:
     """Return the groups of objects of a trigger series that ask for one run each.
 
-    All slices of an image series belong together. A planning system may put several doses into
-    one series: each dose of a whole plan is a case; doses of single beams or fractions are parts
-    and form a case only where no dose of the plan is beside them.
+    All slices of an image series belong together; every structure set is a case. A planning
+    system may put several doses into one series: each dose of a whole plan is a case; doses of
+    single beams or fractions are parts and form a case only where no dose of the plan is beside
+    them.
     """
     ordered = tuple(sorted(trigger.instances, key=lambda i: i.header.sop_instance_uid))
+    if spec.trigger is Role.RTSTRUCT:
+        return tuple((i,) for i in ordered)
     if spec.trigger is not Role.RTDOSE:
         return (ordered,)
     whole = tuple(i for i in ordered if i.header.keywords.get("DoseSummationType") in _WHOLE_DOSES)
@@ -220,14 +225,29 @@ def _structure_set_in_frame(case: _Case) -> _Role:
     return _Found(instances=(fitting[0],), reason="the only one in the frame of reference")
 
 
-def _contoured_images(case: _Case) -> _Role:
+def _measured_images(case: _Case) -> _Role:
+    """Return the images, of whatever kind may be measured, that the structure set names."""
+    if case.strangers & set(_all_named(case.chosen.get(Role.RTSTRUCT, ()), "IMAGE")):
+        return Ambiguous(
+            reason="the structure set references images of another patient",
+            hint="correct the patient identity of the images or of the structures, and send them"
+            " again",
+        )
+    return _contoured_images(case, MEASURED)
+
+
+def _contoured_images(case: _Case, kinds: frozenset[Kind] = IMAGES) -> _Role:
     """Return the images that the chosen structure set was drawn on."""
     structure_sets = case.chosen.get(Role.RTSTRUCT, ())
     drawn_on = set(_all_named(structure_sets, "IMAGE"))
-    hits = {c.series_instance_uid: len(drawn_on & _uids(c)) for c in case.patient if _usable(c)}
-    fitting = [c for c in case.patient if hits.get(c.series_instance_uid)]
+    usable = [c for c in case.patient if c.kind in kinds and c.complete]
+    hits = {c.series_instance_uid: len(drawn_on & _uids(c)) for c in usable}
+    fitting = [c for c in usable if hits[c.series_instance_uid]]
     if not fitting:
-        return Missing(reason="the images it was drawn on are not here or not complete", hint="")
+        return Missing(
+            reason="the images it was drawn on are not here or not complete",
+            hint="send the images that the structure set names; the job starts by itself",
+        )
     most = max(hits.values())
     best = [c for c in fitting if hits[c.series_instance_uid] == most]
     if len(best) > 1:
@@ -308,6 +328,7 @@ _FILLERS: Final[Mapping[Role, Callable[[_Case], _Role]]] = MappingProxyType(
         Role.RTPLAN: _plan,
         Role.RTSTRUCT: _structure_set,
         Role.CT: _contoured_images,
+        Role.IMAGE: _measured_images,
         Role.PLANNING_CT: _planning_ct,
         Role.REG: _registration,
     }
@@ -350,10 +371,6 @@ def _frozen(case: _Case, reason: str) -> Selection:
             hint="find out which content is right; release the job to run with the first",
         )
     return Selected(inputs=inputs_of(case.chosen), reason=reason)
-
-
-def _usable(candidate: Candidate) -> bool:
-    return candidate.kind in IMAGES and candidate.complete
 
 
 def _uids(candidate: Candidate) -> set[str]:

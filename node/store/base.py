@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Row, Table, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, or_, select, update
 
 from node.domain import Clock
 from node.lifecycle import (
@@ -49,6 +49,16 @@ class LedgerPart:
         answer = self._database.write(run)
         self._on_change()
         return answer
+
+
+def is_due(table: Table, now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a row of `table` may be tried now.
+
+    A row that was changed in the future tells that the wall clock was set back since: its pause
+    would last as long as the jump, so it is tried at once. At worst that repeats a try.
+    """
+    c = table.c
+    return or_(c.not_before.is_(None), c.not_before <= now, c.changed_at > now)
 
 
 def record_event(

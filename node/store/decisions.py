@@ -40,9 +40,10 @@ class DecisionLedger(LedgerPart):
     ) -> Decision | None:
         """Record what a route makes of a series, and insert its job in the same transaction.
 
-        There is one decision for each (series, revision, route). WAITING may become anything; HELD
-        may become HELD or JOB, then its held job is canceled; JOB and NONE stay. A job exists at
-        most once by its `dedupe_key`: a decision that asks for one that is there points to it.
+        There is one decision for each (series, revision, route). WAITING and UNJUDGED may become
+        anything; HELD may become HELD or JOB, then its held job is canceled, unless a person
+        released it: that decides. JOB and NONE stay. A job exists at most once by its
+        `dedupe_key`: a decision that asks for one that is there points to it.
 
         Parameters
         ----------
@@ -72,7 +73,7 @@ class DecisionLedger(LedgerPart):
             if row is None:
                 return None
             before = _decision(connection, seen, route)
-            if before is not None and before.state in (DecisionState.JOB, DecisionState.NONE):
+            if before is not None and _stands(connection, before):
                 return before
             job_id, created = (None, False) if job is None else insert_job(connection, now, job)
             if before is not None and before.job_id not in (None, job_id):
@@ -281,6 +282,15 @@ def _job_that_is_there(connection: Connection, now: datetime, job: NewJob) -> tu
     if row.superseded_by is not None and row.superseded_by <= job.series_revision:
         return insert_job(connection, now, replace(job, revision=job.revision + 1))
     return int(row.id), False
+
+
+def _stands(connection: Connection, before: Decision) -> bool:
+    """Return whether a decision is made: by the routes, or by a person who released its job."""
+    if before.state is not DecisionState.HELD or before.job_id is None:
+        return before.state in (DecisionState.JOB, DecisionState.NONE)
+    query = select(schema.job.c.state).where(schema.job.c.id == before.job_id)
+    state = connection.execute(query).scalar_one()
+    return state not in (JobState.HELD.value, JobState.CANCELED.value)
 
 
 def _give_way(connection: Connection, now: datetime, old: int | None, new: int | None) -> None:

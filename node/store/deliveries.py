@@ -1,15 +1,17 @@
 """The outbox: one queue for each destination, read from committed rows and files."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import Connection, Row, Select, exists, func, select
 
 from node.domain import Delivery, Uid
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.store import schema
-from node.store.base import LedgerPart, step_delivery
+from node.store.base import LedgerPart, is_due, record_event, step_delivery
+from node.store.dialect import insert_once
 from node.store.files import BlobFiles
 
 _OPEN = (DeliveryState.PENDING.value, DeliveryState.SENDING.value, DeliveryState.HELD.value)
@@ -35,13 +37,16 @@ class DeliveryLedger(LedgerPart):
                     DeliveryEvent.CLAIMED,
                     attempt=row.attempt + 1,
                     not_before=None,
+                    status=None,  # until there is an answer: how an attempt of a dead node shows
                 )
             return [_to_delivery(row, self._files) for row in rows]
 
         return self._database.write(run)
 
-    def delivery_sent(self, delivery_id: int, *, status: int, note: str = "") -> None:
+    def delivery_sent(self, delivery_id: int, *, status: int | None, note: str = "") -> None:
         """Record that the peer stored the object; `note` holds a warning of its status.
+
+        Without a status it was sent and not answered: the commitment that is asked for will tell.
 
         Raises
         ------
@@ -121,6 +126,53 @@ class DeliveryLedger(LedgerPart):
         found = self._database.read(lambda c: c.execute(query).scalar_one_or_none())
         return found if isinstance(found, datetime) else None
 
+    def queue_fallback(self, destination: str, fallback: str, *, after: timedelta) -> int:
+        """Queue for `fallback` what `destination` did not take in time; return how many.
+
+        The first destination keeps its deliveries and gets them when it is back: each of the two
+        gets an object once.
+        """
+        now = self._clock.now()
+        d = schema.delivery.c
+        there = schema.delivery.alias()
+        query = select(schema.delivery).where(
+            d.destination == destination,
+            d.state == DeliveryState.PENDING.value,
+            d.created_at <= now - after,
+            ~exists().where(
+                there.c.destination == fallback, there.c.sop_instance_uid == d.sop_instance_uid
+            ),
+        )
+        if self._database.read(lambda c: c.execute(query.limit(1)).first()) is None:
+            return 0
+
+        def run(connection: Connection) -> int:
+            rows = connection.execute(query.order_by(d.id)).all()
+            for row in rows:
+                insert_once(
+                    connection,
+                    schema.delivery,
+                    ("destination", "sop_instance_uid"),
+                    {
+                        "job_id": row.job_id,
+                        "result_id": row.result_id,
+                        "destination": fallback,
+                        "sop_instance_uid": row.sop_instance_uid,
+                        "state": DeliveryState.PENDING.value,
+                        "attempt": 0,
+                        "reason": f"instead of {destination}, which does not take it",
+                        "hint": "",
+                        "created_at": now,
+                        "changed_at": now,
+                    },
+                )
+                record_event(connection, now, "delivery_fallback", kind="node",
+                             subject=destination, fallback=fallback,
+                             sop_instance_uid=row.sop_instance_uid)  # fmt: skip
+            return len(rows)
+
+        return self._write_and_wake(run)
+
     def destinations_with_open_deliveries(self) -> dict[str, int]:
         """Return destination -> number of deliveries that are not at an end."""
         d = schema.delivery.c
@@ -163,6 +215,35 @@ class DeliveryLedger(LedgerPart):
 
         return self._write_and_wake(run)
 
+    def resend_job(self, job_id: int) -> list[int]:
+        """Send what a job delivered once more; return the numbers of the deliveries.
+
+        The objects and their UIDs stay the same. What was superseded is not sent again.
+        """
+        now = self._clock.now()
+        d, j = schema.delivery.c, schema.job.c
+        query = (
+            select(d.id)
+            .join(schema.job, j.id == d.job_id)
+            .where(
+                d.job_id == job_id,
+                d.state.in_((DeliveryState.SENT.value, DeliveryState.COMMITTED.value)),
+                j.superseded_by.is_(None),
+            )
+            .order_by(d.id)
+        )
+
+        def run(connection: Connection) -> list[int]:
+            ids = [int(found) for found in connection.execute(query).scalars()]
+            for delivery_id in ids:
+                step_delivery(
+                    connection, now, delivery_id, DeliveryEvent.RESENT,
+                    attempt=0, not_before=None, status=None, reason="", hint="",
+                )  # fmt: skip
+            return ids
+
+        return self._write_and_wake(run)
+
     def cancel_delivery(self, delivery_id: int, reason: str) -> None:
         """Give a waiting or held delivery up: a person decided so.
 
@@ -187,6 +268,7 @@ def _due(destination: str, now: datetime) -> Select[Any]:
         select(
             schema.delivery,
             j.correlation,
+            j.report,
             r.sop_class_uid,
             b.path,
             b.transfer_syntax_uid,
@@ -197,7 +279,7 @@ def _due(destination: str, now: datetime) -> Select[Any]:
         .where(
             d.destination == destination,
             d.state == DeliveryState.PENDING.value,
-            or_(d.not_before.is_(None), d.not_before <= now),
+            is_due(schema.delivery, now),
         )
         .order_by(j.priority.desc(), d.job_id, d.id)
     )
@@ -215,6 +297,8 @@ def _to_delivery(row: Row[Any], files: BlobFiles) -> Delivery:
         attempt=row.attempt + 1,
         created_at=row.created_at,
         correlation=row.correlation,
+        doubtful=row.attempt > 0 and row.status is None,
+        report=Path(row.report) if row.report else None,
     )
 
 

@@ -6,7 +6,10 @@ committed pages when one connection checkpoints while another commits; so exactl
 writes and checkpoints, and all others are opened ``mode=ro``.
 """
 
+import os
 import sqlite3
+import stat
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.engine import URL, Dialect, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -38,13 +41,11 @@ def database_url(data_dir: Path) -> str:
 def writing_engine(url: str, *, busy_timeout_s: float) -> Engine:
     """Return an engine that owns the one writing connection."""
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
-    if _is_sqlite(url):
-        options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
-    else:
-        options["pool_pre_ping"] = True
+    if not _is_sqlite(url):
+        return _postgresql_engine(url, busy_timeout_s, options, alone=True)
+    options["connect_args"] = {"timeout": busy_timeout_s, "check_same_thread": False}
     engine = create_engine(url, **options)
-    if _is_sqlite(url):
-        _prepare_sqlite(engine, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
+    _prepare_sqlite(engine, "BEGIN IMMEDIATE", _WRITER_PRAGMAS)
     return engine
 
 
@@ -57,10 +58,87 @@ def reading_engine(url: str, *, busy_timeout_s: float) -> Engine:
         engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", **options)
         _prepare_sqlite(engine, "BEGIN", _READER_PRAGMAS)
         return engine
-    options["pool_pre_ping"] = True
-    return create_engine(url, execution_options={"postgresql_readonly": True}, **options)
+    options["execution_options"] = {
+        "postgresql_readonly": True,
+        "isolation_level": "REPEATABLE READ",  # one snapshot, as SQLite gives it
+    }
+    return _postgresql_engine(url, busy_timeout_s, options, alone=False)
 
 
+def _postgresql_engine(
+    url: str, busy_timeout_s: float, options: dict[str, Any], *, alone: bool
+) -> Engine:
+    """Return an engine whose connections give up a lock after `busy_timeout_s`, as SQLite's do.
+
+    `alone`: its connection holds an advisory lock, so that no second node writes here, from
+    whatever host; the server frees it when the connection ends.
+    """
+    engine = create_engine(
+        server_url(url),
+        pool_pre_ping=True,
+        connect_args={"timeout": busy_timeout_s + _SILENCE_S, "application_name": "rtnode"},
+        **options,
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _: object) -> None:  # noqa: ANN401 - a connection of the driver
+        cursor = connection.cursor()
+        cursor.execute(f"SET lock_timeout = {round(busy_timeout_s * 1000)}")
+        cursor.execute("SET TIME ZONE 'UTC'")
+        if alone:
+            cursor.execute(f"SELECT pg_try_advisory_lock({_ADVISORY}, hashtext(current_schema()))")
+            (taken,) = cursor.fetchone()
+            if not taken:
+                raise LedgerError(
+                    "another node uses this database",
+                    hint="stop it first, or set node.database_url",
+                )
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+_SILENCE_S: Final = 10.0
+"""Beyond the wait for a lock: a server that says nothing for so long is away. [s]"""
+_ADVISORY: Final = 0x72746E  # "rtn"
+"""First key of the advisory lock of the node that writes."""
+
+
+def server_url(url: str, environment: Mapping[str, str] = os.environ) -> URL:
+    """Return the URL of a PostgreSQL server with driver and password.
+
+    The password never stands in the configuration: it is the content of the file that
+    ``?password_file=`` names, which only its owner may read, or `PASSWORD` of the environment.
+
+    Raises
+    ------
+    LedgerError
+        The file cannot be read, or others can read it too.
+    """
+    made = make_url(url).set(drivername="postgresql+pg8000")
+    named = made.query.get("password_file")
+    password = environment.get(PASSWORD) if named is None else _secret(Path(str(named)))
+    return made.difference_update_query(["password_file"]).set(password=password or made.password)
+
+
+def _secret(path: Path) -> str:
+    try:
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise LedgerError(
+                "the password file of the database can be read by others",
+                hint=f"chmod 600 {path}",
+            )
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise LedgerError(
+            f"the password file of the database cannot be read: {error.strerror}",
+            hint="check password_file in node.database_url, and who owns it",
+        ) from error
+
+
+PASSWORD: Final = "RTNODE_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
+"""Variable of the environment that holds the password of a PostgreSQL server."""
 _WRITER_PRAGMAS: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -231,16 +309,41 @@ def check_integrity(connection: Connection) -> None:
         With what to do: restore a backup.
     """
     if connection.dialect.name == "sqlite":
-        answer = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
-        if answer != "ok":
+        if _quick_check(connection) not in ("ok", None):
             raise LedgerError(
                 "the database is damaged (quick_check failed)",
-                hint="keep the files, restore the newest backup beside them, run `rtnode check`",
+                hint="keep the files, `rtnode restore` the newest backup beside them",
             )
         return
     for setting in ("fsync", "full_page_writes", "synchronous_commit"):
         if connection.execute(text(f"SHOW {setting}")).scalar_one() in ("off", "local"):
             raise LedgerError(f"PostgreSQL runs with {setting} off", hint=f"set {setting} = on")
+
+
+def _quick_check(connection: Connection) -> str | None:
+    """Return SQLite's verdict; None when the database is so large that it took too long.
+
+    A start must not take minutes after years of work: the whole check is part of housekeeping,
+    beside the running node.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    deadline = time.monotonic() + CHECK_S
+    raw.set_progress_handler(lambda: int(time.monotonic() > deadline), 20_000)
+    try:
+        (answer,) = raw.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise LedgerError(f"the database refused: {error}") from error
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    finally:
+        raw.set_progress_handler(None, 0)
+    return str(answer)
+
+
+CHECK_S: Final = 5.0
+"""Longest check of a SQLite database at the start. [s]"""
 
 
 def damage(connection: Connection) -> list[str]:

@@ -9,6 +9,7 @@ Names are content hashes; no DICOM value ever enters a path.
 """
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,10 @@ from node.store.part10 import Buffer, Encoded, prefix
 
 FILES_PER_BUCKET: Final = 4096
 """A new folder every few thousand files: a batch then syncs one folder, not dozens."""
+PART: Final = ".part"
+"""Ends the name of a file that is being written."""
+_SPACE_STEP: Final = 16 << 20
+"""A growing file looks for free space again after so many bytes."""
 _PIECE: Final = 64 * 1024
 """Bytes of one write call. For larger ones Linux looks for large pages: measured for a slice of
 512 KiB, ext4, Linux 6.18: 2.0 ms of CPU time in pieces of 128 KiB and above, 0.4 ms in these."""
@@ -32,6 +37,22 @@ class FileOps(Protocol):
 
     def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
         """Create `path`, which must not exist, write all chunks and fsync the file."""
+        ...
+
+    def create(self, path: Path) -> int:
+        """Create `path`, which must not exist; return a descriptor that reads and writes."""
+        ...
+
+    def append(self, descriptor: int, data: Buffer) -> None:
+        """Write all of `data` at the end."""
+        ...
+
+    def sync_file(self, descriptor: int) -> None:
+        """Fsync a file."""
+        ...
+
+    def link(self, old: Path, new: Path) -> None:
+        """Give a file a second name, which must not exist."""
         ...
 
     def make_directory(self, path: Path) -> None:
@@ -60,15 +81,31 @@ class SystemFileOps:
 
     def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
         """Create, write, fsync; the descriptor is closed in every case."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        descriptor = self.create(path)
         try:
             for chunk in chunks:
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[os.write(descriptor, rest[:_PIECE]) :]
+                self.append(descriptor, chunk)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def create(self, path: Path) -> int:
+        """Open for reading and writing, exclusively."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    def append(self, descriptor: int, data: Buffer) -> None:
+        """Write in pieces."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest[:_PIECE]) :]
+
+    def sync_file(self, descriptor: int) -> None:
+        """Fsync."""
+        os.fsync(descriptor)
+
+    def link(self, old: Path, new: Path) -> None:
+        """Link, which never replaces a file."""
+        new.hardlink_to(old)
 
     def make_directory(self, path: Path) -> None:
         """Create the folder and make its entry durable."""
@@ -129,6 +166,24 @@ class Published:
     size: int
     """Bytes of the data set."""
     transfer_syntax_uid: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """A file that is being written; nothing knows it yet, and the next start removes it."""
+
+    path: Path
+    descriptor: int
+    prefix: int
+    """Bytes of preamble and meta information before the data set."""
+    size: int = 0
+    """Bytes of the data set so far."""
+
+    def close(self) -> None:
+        """Give the descriptor back, once: its number may be another file's by then."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +297,78 @@ class BlobFiles:
             transfer_syntax_uid=content.transfer_syntax_uid,
         )
 
+    def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Part:
+        """Begin a file for a data set that is too large to be held in memory.
+
+        Raises
+        ------
+        OutOfResources
+            Nothing remains.
+        """
+        self.require_space()
+        head = prefix(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+        path = self._take_place() / f"{secrets.token_hex(16)}{PART}"
+        with self._guard("write to"):
+            part = Part(path=path, descriptor=self._ops.create(path), prefix=len(head))
+        self._append(part, head)
+        return part
+
+    def extend(self, part: Part, data: Buffer) -> None:
+        """Write the next bytes of the data set.
+
+        Raises
+        ------
+        OutOfResources
+            The file is removed; nothing remains.
+        """
+        before = part.size // _SPACE_STEP
+        part.size += len(data)
+        try:
+            if part.size // _SPACE_STEP != before:
+                self.require_space()
+        except OutOfResources:
+            self.drop(part)
+            raise
+        self._append(part, data)
+
+    def finish(self, part: Part, *, sha256: str, transfer_syntax_uid: str) -> Published:
+        """Sync the file under its name; its folder and its row come next.
+
+        Raises
+        ------
+        OutOfResources
+            The file is removed; nothing remains.
+        """
+        path = self._name(part, sha256)
+        try:
+            with self._guard("write to"):
+                self._ops.remove(part.path)
+                self._ops.sync_file(part.descriptor)
+        except OutOfResources:
+            self.drop(part)
+            with suppress(OSError):
+                self._ops.remove(path)
+            raise
+        part.close()
+        self._trouble = ""
+        return Published(
+            sha256=sha256,
+            path=path,
+            name=str(path.relative_to(self.data_dir)),
+            size=part.size,
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+
+    def drop(self, part: Part) -> None:
+        """Remove a file that will not be finished; the next start does it if that fails."""
+        part.close()
+        with suppress(OSError):
+            self._ops.remove(part.path)
+
     def sync_directory(self, path: Path) -> None:
         """Sync the entries of `path`; the committer calls it before it commits.
 
@@ -293,16 +420,83 @@ class BlobFiles:
         self.sync_directory(self._quarantine)
         return str(path.relative_to(self.data_dir))
 
+    def buckets(self) -> list[str]:
+        """Return the folders of files, relative to the data folder."""
+        if not self._blobs.exists():
+            return []
+        return sorted(f"blobs/{entry.name}" for entry in os.scandir(self._blobs))
+
+    def names_in(self, bucket: str) -> list[str]:
+        """Return the names of the finished files of a folder."""
+        entries = (entry.name for entry in os.scandir(self.data_dir / bucket))
+        return sorted(name for name in entries if not name.endswith(PART))
+
+    def changed_at(self, bucket: str) -> int:
+        """Return the time in nanoseconds at which an entry of a folder last came or went."""
+        return (self.data_dir / bucket).stat().st_mtime_ns
+
+    def remove_parts(self, bucket: str) -> None:
+        """Remove what a dead node was writing into a folder."""
+        with self._guard("remove a file of"):
+            for part in (self.data_dir / bucket).glob(f"*{PART}"):
+                self._ops.remove(part)
+
     def names(self) -> Iterator[tuple[str, list[str]]]:
         """Yield (bucket, file names), with the path of the bucket relative to the data folder."""
-        for bucket in sorted(self._blobs.iterdir()) if self._blobs.exists() else ():
-            yield f"blobs/{bucket.name}", sorted(entry.name for entry in os.scandir(bucket))
+        for bucket in self.buckets():
+            yield bucket, self.names_in(bucket)
 
     def set_aside(self, name: str) -> None:
         """Move a file without a row into the orphan area, where a person may look at it."""
         old = self.absolute(name)
         with self._guard("move a file of"):
             self._ops.move(old, self._orphans / old.name)
+
+    def orphans(self) -> list[Path]:
+        """Return the files that were set aside."""
+        return sorted(self._orphans.iterdir()) if self._orphans.exists() else []
+
+    def forget_orphan(self, path: Path) -> None:
+        """Remove a file that was set aside and has its row now, or is kept in quarantine."""
+        if path.parent != self._orphans:
+            raise ValueError("only what was set aside can be forgotten")
+        with self._guard("remove a file of"):
+            self._ops.remove(path)
+
+    def remove(self, name: str) -> None:
+        """Remove the file of a row that says so; fine when it is gone.
+
+        Raises
+        ------
+        OutOfResources
+            It is still there; call again.
+        """
+        with self._guard("remove a file of"), suppress(FileNotFoundError):
+            self._ops.remove(self.absolute(name))
+
+    def _name(self, part: Part, sha256: str) -> Path:
+        """Give a finished file the first free name of its content."""
+        attempt = 0
+        while True:
+            path = part.path.with_name(f"{sha256}-{attempt}.dcm" if attempt else f"{sha256}.dcm")
+            try:
+                with self._guard("write to"):
+                    self._ops.link(part.path, path)
+            except FileExistsError:
+                attempt += 1
+            except OutOfResources:
+                self.drop(part)
+                raise
+            else:
+                return path
+
+    def _append(self, part: Part, data: Buffer) -> None:
+        with self._guard("write to"):
+            try:
+                self._ops.append(part.descriptor, data)
+            except OSError:
+                self.drop(part)
+                raise
 
     def _write_unique(self, sha256: str, chunks: Sequence[Buffer]) -> Path:
         """Write under the first free name of this content: a twin may be on its way too."""
@@ -357,6 +551,20 @@ class BlobFiles:
         except OSError as error:
             self._trouble = _cause(error)
             raise OutOfResources(f"cannot {doing} the data volume: {self._trouble}") from error
+
+
+def publish_whole(part: Path, path: Path) -> None:
+    """Make a written file durable, then give it its final name, which it may take over.
+
+    Raises
+    ------
+    OSError
+        It still has its first name.
+    """
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(path)
+    SystemFileOps().sync_directory(path.parent)
 
 
 def _cause(error: OSError) -> str:

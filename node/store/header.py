@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -183,7 +183,31 @@ def parse_header(
     """
     wanted, tags = _asked_for(tuple(extra_keywords))
     try:
-        return _header(dataset, transfer_syntax_uid, wanted, tags)
+        ds = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), tags)
+        return _header(ds, transfer_syntax_uid, wanted)
+    except CannotUnderstand:
+        raise
+    except (Exception, RecursionError) as error:
+        raise CannotUnderstand(f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def parse_stream(
+    stream: BinaryIO, size: int, transfer_syntax_uid: str, extra_keywords: Collection[str] = ()
+) -> Header:
+    """Read the header of a data set of `size` bytes that begins where `stream` stands.
+
+    As `parse_header`, for what is too large to be held in memory; never deflated.
+
+    Raises
+    ------
+    CannotUnderstand, ValueError
+        As `parse_header`.
+    """
+    wanted, tags = _asked_for(tuple(extra_keywords))
+    try:
+        ds, position, pixels = _elements(stream, transfer_syntax_uid, tags)
+        _check_end(size, position, pixels)
+        return _header(ds, transfer_syntax_uid, wanted)
     except CannotUnderstand:
         raise
     except (Exception, RecursionError) as error:
@@ -212,13 +236,7 @@ def _asked_for(extra_keywords: tuple[str, ...]) -> tuple[dict[str, BaseTag], lis
     return {keyword: Tag(tag) for keyword, tag in wanted.items()}, sorted(tags)
 
 
-def _header(
-    dataset: Buffer,
-    transfer_syntax_uid: str,
-    wanted: Mapping[str, BaseTag],
-    tags: Sequence[int],
-) -> Header:
-    ds = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), tags)
+def _header(ds: Dataset, transfer_syntax_uid: str, wanted: Mapping[str, BaseTag]) -> Header:
     encodings = _encodings(ds)
     keywords = {keyword: _value(ds, tag, encodings) for keyword, tag in wanted.items() if tag in ds}
     sop_class_uid = _uid(ds, "SOPClassUID")
@@ -253,19 +271,21 @@ def _read(content: Encoded, tags: Sequence[int]) -> Dataset:
         data = _inflate(data)
     if len(data) > _HEAD:
         with suppress(Exception):  # cut off inside a value: the whole is read, and judged
-            ds, position, pixels = _elements(data[:_HEAD], content.transfer_syntax_uid, tags)
+            head = BytesIO(data[:_HEAD])
+            ds, position, pixels = _elements(head, content.transfer_syntax_uid, tags)
             if pixels is not None:
                 _check_end(len(data), position, pixels)
                 return ds
-    ds, position, pixels = _elements(data, content.transfer_syntax_uid, tags)
+    ds, position, pixels = _elements(BytesIO(data), content.transfer_syntax_uid, tags)
     _check_end(len(data), position, pixels)
     return ds
 
 
 def _elements(
-    data: Buffer, transfer_syntax_uid: str, tags: Sequence[int]
+    stream: BinaryIO, transfer_syntax_uid: str, tags: Sequence[int]
 ) -> tuple[Dataset, int, _Pixels | None]:
-    """Return the elements before the pixels, the position behind them, and what begins there."""
+    """Return the elements before the pixels, how far they reach, and what begins there."""
+    begin = stream.tell()
     stopped: list[_Pixels] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -274,7 +294,6 @@ def _elements(
         stopped.append((vr, length))
         return True
 
-    stream = BytesIO(data)
     ds = read_dataset(
         stream,
         is_implicit_VR=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
@@ -282,7 +301,7 @@ def _elements(
         stop_when=at_pixels,
         specific_tags=list(tags),
     )
-    return ds, stream.tell(), stopped[-1] if stopped else None
+    return ds, stream.tell() - begin, stopped[-1] if stopped else None
 
 
 def _check_end(size: int, position: int, pixels: _Pixels | None) -> None:

@@ -20,17 +20,76 @@ from node.store import schema
 from node.store.arrivals import insert_instance, insert_quarantined
 from node.store.base import RESENT, record_event
 from node.store.dialect import Prepared
-from node.store.files import BlobFiles
-from node.store.header import keyword_tags, parse_header
+from node.store.files import BlobFiles, Published
+from node.store.header import keyword_tags, parse_header, parse_stream
 from node.store.part10 import Buffer, Encoded, split
+from node.store.spool import Buffers, Spool
 from node.store.writer import Access, CommitUncertain
 
 _I: Final = schema.instance.c
 _DURABLE: Final = Prepared(
-    lambda _: select(_I.id).where(
-        _I.sop_instance_uid == bindparam("uid"), _I.sha256 == bindparam("sha256")
+    lambda _: (
+        select(_I.id)
+        .join(schema.blob, schema.blob.c.sha256 == _I.sha256)
+        .where(
+            _I.sop_instance_uid == bindparam("uid"),
+            _I.sha256 == bindparam("sha256"),
+            schema.blob.c.purged_at.is_(None),
+        )
     )
 )
+
+
+class Arrival:
+    """An object on its way in; used by one thread."""
+
+    def __init__(
+        self,
+        intake: "Intake",
+        spool: Spool,
+        requested: tuple[str, str],
+        transfer_syntax_uid: str,
+        source: Source,
+    ) -> None:
+        self._intake = intake
+        self._spool = spool
+        self._requested = requested
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._source = source
+        self._trouble: OutOfResources | None = None
+
+    def write(self, fragment: memoryview, /) -> None:
+        """Take the next bytes of the data set; `accept` tells if there was no room for them."""
+        if self._trouble is None:
+            try:
+                self._spool.write(fragment)
+            except OutOfResources as trouble:
+                self._trouble = trouble
+
+    def accept(self) -> Accepted:
+        """Return when the object is durable.
+
+        Raises
+        ------
+        OutOfResources, LedgerError
+            Nothing is stored; the sender may try again.
+        InstanceMismatch
+            The data set is another object than the request named.
+        CannotUnderstand
+            The bytes are in quarantine.
+        """
+        try:
+            if self._trouble is not None:
+                raise self._trouble
+            return self._intake.keep_arrived(
+                self._spool, self._requested, self._transfer_syntax_uid, self._source
+            )
+        finally:
+            self._spool.close()
+
+    def discard(self) -> None:
+        """Forget the object: its sender gave up. Harmless after `accept`."""
+        self._spool.close()
 
 
 class Intake:
@@ -61,8 +120,28 @@ class Intake:
         self._files = files
         self._clock = clock
         self._extra = tuple(extra_keywords)
+        self._buffers = Buffers()
         self._max_object_bytes = max_object_bytes
         self._on_change = on_change
+
+    def receive(
+        self,
+        *,
+        transfer_syntax_uid: str,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        source: Source,
+    ) -> "Arrival":
+        """Begin to take in the object that a C-STORE request names, as its bytes arrive."""
+        spool = Spool(
+            self._files,
+            self._buffers,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+        requested = (sop_class_uid, sop_instance_uid)
+        return Arrival(self, spool, requested, transfer_syntax_uid, source)
 
     def accept(
         self,
@@ -73,29 +152,15 @@ class Intake:
         sop_instance_uid: str,
         source: Source,
     ) -> Accepted:
-        """Make the data set of a C-STORE request durable.
-
-        Parameters
-        ----------
-        dataset : bytes-like
-            As received, without meta information.
-        sop_class_uid, sop_instance_uid : str
-            As the request names them.
-
-        Raises
-        ------
-        OutOfResources, LedgerError
-            Nothing is stored; the sender may try again.
-        InstanceMismatch
-            The data set is another object than the request named.
-        CannotUnderstand
-            The bytes are in quarantine.
-        """
-        content = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset)
-        header, sha256 = self._understand(content, source)
-        if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
-            self._refuse(header, sop_class_uid, source)
-        return self._keep(header, content, sha256, source)
+        """Make a data set durable that is whole in memory; raises as `Arrival.accept`."""
+        arrival = self.receive(
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            source=source,
+        )
+        arrival.write(memoryview(dataset))
+        return arrival.accept()
 
     def accept_file(self, path: Path, source: Source) -> Accepted:
         """Make a DICOM file of a hot folder durable, with or without preamble.
@@ -119,8 +184,8 @@ class Intake:
         data = self._files.read(path)
         with self._quarantining(data, "", source):
             content = split(data)
-        header, sha256 = self._understand(content, source)
-        return self._keep(header, content, sha256, source)
+        header = self._understand(content, source)
+        return self._keep(header, content.sha256(), source, self._in_memory(header, content))
 
     def association_opened(self, source: Source) -> None:
         """Record that an association can deliver from now on.
@@ -189,15 +254,54 @@ class Intake:
         self._database.write(end_it)
         self._on_change()
 
-    def _understand(self, content: Encoded, source: Source) -> tuple[Header, str]:
-        with self._quarantining(content.data, content.transfer_syntax_uid, source):
-            header = parse_header(content.data, content.transfer_syntax_uid, self._extra)
-        return header, content.sha256()
+    def keep_arrived(
+        self, spool: Spool, requested: tuple[str, str], transfer_syntax_uid: str, source: Source
+    ) -> Accepted:
+        """Make durable what arrived; see `Arrival.accept`."""
+        if spool.in_memory:
+            with spool.content() as data:
+                content = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=data)
+                header = self._understand(content, source)
+                self._require_requested(header, requested, source)
+                return self._keep(header, spool.sha256(), source, self._in_memory(header, content))
+        with (
+            spool.content() as data,
+            self._quarantining(data, transfer_syntax_uid, source),
+            spool.stream() as stream,
+        ):
+            header = parse_stream(stream, spool.size, transfer_syntax_uid, self._extra)
+        self._require_requested(header, requested, source)
+        return self._keep(header, spool.sha256(), source, lambda _sha256: spool.publish())
 
-    def _keep(self, header: Header, content: Encoded, sha256: str, source: Source) -> Accepted:
+    def _understand(self, content: Encoded, source: Source) -> Header:
+        with self._quarantining(content.data, content.transfer_syntax_uid, source):
+            return parse_header(content.data, content.transfer_syntax_uid, self._extra)
+
+    def _require_requested(
+        self, header: Header, requested: tuple[str, str], source: Source
+    ) -> None:
+        if (header.sop_class_uid, header.sop_instance_uid) != requested:
+            self._refuse(header, requested[0], source)
+
+    def _in_memory(self, header: Header, content: Encoded) -> Callable[[str], Published]:
+        """Return what writes and syncs a data set that is held in memory."""
+
+        def publish(sha256: str) -> Published:
+            return self._files.publish(
+                content,
+                sha256=sha256,
+                sop_class_uid=header.sop_class_uid,
+                sop_instance_uid=header.sop_instance_uid,
+            )
+
+        return publish
+
+    def _keep(
+        self, header: Header, sha256: str, source: Source, publish: Callable[[str], Published]
+    ) -> Accepted:
         kept = Kept.DUPLICATE
         if not self._is_durable(header.sop_instance_uid, sha256):
-            kept = self._store(header, content, sha256, source)
+            kept = self._store(header, publish(sha256), source)
         if kept is not Kept.DUPLICATE:
             self._on_change()
         return Accepted(
@@ -212,14 +316,8 @@ class Intake:
         values = {"uid": sop_instance_uid, "sha256": sha256}
         return self._database.read(lambda c: _DURABLE.first(c, values)) is not None
 
-    def _store(self, header: Header, content: Encoded, sha256: str, source: Source) -> Kept:
+    def _store(self, header: Header, published: Published, source: Source) -> Kept:
         now = self._clock.now()
-        published = self._files.publish(
-            content,
-            sha256=sha256,
-            sop_class_uid=header.sop_class_uid,
-            sop_instance_uid=header.sop_instance_uid,
-        )
         used = False
         try:
             kept, used = self._database.write(

@@ -10,12 +10,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, select, update
 
 from node.domain import Job, JobInput, NewJob, Uid
+from node.errors import LedgerError
 from node.lifecycle import JobEvent, JobState
 from node.store import schema
-from node.store.base import LedgerPart, step_job
+from node.store.base import LedgerPart, is_due, step_job
 from node.store.decisions import insert_job
 from node.store.files import BlobFiles
 
@@ -200,6 +201,8 @@ class JobLedger(LedgerPart):
         ------
         KeyError
             There is no such job.
+        LedgerError
+            Retention removed an input.
         """
         now = self._clock.now()
 
@@ -207,6 +210,7 @@ class JobLedger(LedgerPart):
             old = job_of(connection, job_id, self._files)
             if old is None:
                 raise KeyError(f"there is no job {job_id}")
+            _require_inputs(connection, old)
             wanted = replace(_again(old), priority=priority)
             number, created = insert_job(connection, now, wanted)
             while not created:
@@ -336,12 +340,25 @@ def to_job(row: Row[Any], inputs: Iterable[JobInput] = ()) -> Job:
 
 def _due(now: datetime, pipelines: Collection[str] | None) -> Select[Any]:
     j = schema.job.c
-    query = select(schema.job).where(
-        j.state == JobState.SCHEDULED.value, or_(j.not_before.is_(None), j.not_before <= now)
-    )
+    query = select(schema.job).where(j.state == JobState.SCHEDULED.value, is_due(schema.job, now))
     if pipelines is not None:
         query = query.where(j.pipeline.in_(sorted(pipelines)))
     return query.order_by(j.priority.desc(), j.created_at, j.id).limit(1)
+
+
+def _require_inputs(connection: Connection, job: Job) -> None:
+    """Refuse to run a job again of which an input is no longer kept."""
+    b = schema.blob.c
+    gone = connection.execute(
+        select(b.sha256)
+        .where(b.sha256.in_([i.sha256 for i in job.inputs]), b.purged_at.is_not(None))
+        .limit(1)
+    ).first()
+    if gone is not None:
+        raise LedgerError(
+            f"retention removed inputs of job {job.id}",
+            hint="send its series again; they are kept again then, and the job can be repeated",
+        )
 
 
 def _again(job: Job) -> NewJob:

@@ -17,6 +17,7 @@ from node.store.jobs import JobLedger, give_up
 from node.store.listing import Listing
 from node.store.records import Recovered
 from node.store.results import ResultLedger
+from node.store.retention import RetentionLedger
 from node.store.series import SeriesLedger
 from node.store.statistics import StatisticsLedger
 from node.store.verify import Verification
@@ -33,6 +34,7 @@ class Ledger(
     ResultLedger,
     DeliveryLedger,
     CommitmentLedger,
+    RetentionLedger,
     Listing,
     StatisticsLedger,
     Worklist,

@@ -15,6 +15,7 @@ from node.store.records import (
     AssociationLine,
     AttemptLine,
     Counts,
+    DecisionState,
     DeliveryLine,
     EventLine,
     HeldItem,
@@ -136,7 +137,7 @@ class Listing(LedgerPart):
 
         def look(connection: Connection) -> list[HeldItem]:
             items = [*_held_jobs(connection), *_held_deliveries(connection)]
-            items += _incomplete_series(connection)
+            items += [*_incomplete_series(connection), *_unjudged(connection)]
             return sorted(items, key=lambda item: item.since)
 
         return self._database.read(look)
@@ -358,6 +359,31 @@ def _incomplete_series(connection: Connection) -> list[HeldItem]:
             reason=row.reason,
             hint="send what is missing; the series is looked at again by itself",
             since=row.last_received_at,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _unjudged(connection: Connection) -> list[HeldItem]:
+    """Return the series over which the node itself stumbled."""
+    d, s = schema.decision.c, schema.series.c
+    query = (
+        select(schema.decision, s.modality)
+        .join(
+            schema.series,
+            and_(s.series_instance_uid == d.series_instance_uid, s.revision == d.series_revision),
+        )
+        .where(d.state == DecisionState.UNJUDGED.value)
+    )
+    return [
+        HeldItem(
+            kind="series",
+            id=row.series_instance_uid,
+            subject=f"{row.modality}: {row.route or 'all routes'}",
+            reason=row.reason,
+            hint="a mistake of rtnode: the log has the cause, please report it; the series is"
+            " judged again at the next start of the node",
+            since=row.first_at,
         )
         for row in connection.execute(query)
     ]

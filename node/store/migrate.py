@@ -6,6 +6,7 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
 
@@ -22,8 +23,7 @@ def migrate(connection: Connection) -> None:
     LedgerError
         The schema is of a version that this node does not know.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config = _config()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
@@ -37,3 +37,14 @@ def migrate(connection: Connection) -> None:
 def schema_version(connection: Connection) -> str:
     """Return the revision of the schema, empty for an empty database."""
     return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def newest_schema() -> str:
+    """Return the revision that this node brings a database to."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config

@@ -22,6 +22,8 @@ class DecisionState(StrEnum):
     """Ambiguous, or waited too long: a held job shows it to a person."""
     NONE = "NONE"
     """Nothing is to be done with this series."""
+    UNJUDGED = "UNJUDGED"
+    """A mistake of the node: shown to a person, judged again at each start and with news."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,3 +217,28 @@ class Recovered:
     """Files without a row, set aside."""
     missing: tuple[str, ...] = ()
     """Rows without a file: must be impossible; each is an alarm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that must not be."""
+
+    kind: str
+    """A kind of `node.store.invariants.QUESTIONS`, or of a file: missing, changed or unknown."""
+    subject: str
+    """A UID, a job, a delivery, or a file name relative to the data folder."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a whole verification found."""
+
+    problems: tuple[Problem, ...]
+    files: int
+    """Files whose every byte was read."""
+    bytes: int
+    purged: int
+    """Files that retention removed; their rows stay."""
+    open_work: Mapping[str, int]
+    """Series, decisions, jobs and deliveries that have not come to their end."""

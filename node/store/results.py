@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from node.domain import ResultFile
 from node.errors import InstanceMismatch
@@ -249,4 +249,16 @@ def insert_blob(connection: Connection, now: datetime, file: Published) -> bool:
             "created_at": now,
         },
     )
-    return inserted is not None
+    return inserted is not None or revive_blob(connection, now, file)
+
+
+def revive_blob(connection: Connection, now: datetime, file: Published) -> bool:
+    """Give a content that retention had removed its new file; False when it has one."""
+    b = schema.blob.c
+    revived = connection.execute(
+        update(schema.blob)
+        .where(b.sha256 == file.sha256, b.purged_at.is_not(None))
+        .values(path=file.name, purged_at=None, created_at=now)
+        .returning(b.sha256)
+    ).first()
+    return revived is not None

@@ -94,9 +94,11 @@ blob: Final = Table(
     Column("path", Text, nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("transfer_syntax_uid", Text, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("purged_at", UtcDateTime),
 )
-"""A file is valid only through its row here. `path` is relative to the data folder."""
+"""A file is valid only through its row here. `path` is relative to the data folder; `purged_at`
+says when retention removed the file: the row, and all that points to it, stays."""
 
 series: Final = Table(
     "series",
@@ -261,6 +263,33 @@ delivery: Final = Table(
     Index("ix_delivery_state_destination", "state", "destination"),
 )
 """The outbox: one row for each object and destination. `status`: the peer's last answer."""
+
+commitment: Final = Table(
+    "commitment",
+    metadata,
+    _id(),
+    Column("direction", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("transaction_uid", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("direction", "peer", "transaction_uid"),
+    Index("ix_commitment_state_direction", "state", "direction"),
+)
+"""A storage commitment transaction. ASKED: `peer` is a destination, `not_before` the deadline of
+its report. RECEIVED: `peer` is the AE title that asked, `not_before` when we report (again)."""
+
+commitment_item: Final = Table(
+    "commitment_item",
+    metadata,
+    Column("commitment_id", BigInteger, ForeignKey("commitment.id"), primary_key=True),
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("delivery_id", BigInteger, ForeignKey("delivery.id"), index=True),
+)
+"""The instances of a transaction; `delivery_id` where we asked."""
 
 event: Final = Table(
     "event",

@@ -120,6 +120,17 @@ class SeriesLedger(LedgerPart):
 
         return self._database.read(look)
 
+    def is_purged(self, series_instance_uid: str) -> bool:
+        """Return whether retention removed any file of a series."""
+        i, b = schema.instance.c, schema.blob.c
+        query = (
+            select(i.id)
+            .join(schema.blob, b.sha256 == i.sha256)
+            .where(i.series_instance_uid == series_instance_uid, b.purged_at.is_not(None))
+            .limit(1)
+        )
+        return self._database.read(lambda c: c.execute(query).first() is not None)
+
     def series_associations(self, series_instance_uid: str) -> list[AssociationInfo]:
         """Return the associations that delivered to a series, newest last."""
         i, a = schema.instance.c, schema.association.c

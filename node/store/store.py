@@ -5,9 +5,8 @@ keeps a second one out, and network file systems, on which neither locks nor fsy
 are refused.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from node.store.dialect import check_integrity, database_url
 from node.store.files import BlobFiles, FileOps, Limits
 from node.store.intake import Intake
 from node.store.ledger import Ledger
+from node.store.lock import FolderLock
 from node.store.migrate import migrate
 from node.store.records import Recovered
 from node.store.writer import Database, ReadOnlyDatabase
@@ -64,7 +64,7 @@ class Store:
         ledger: Ledger,
         intake: Intake,
         recovered: Recovered,
-        lock: int,
+        lock: FolderLock,
     ) -> None:
         self.files = files
         self.ledger = ledger
@@ -80,10 +80,7 @@ class Store:
 
     def close(self) -> None:
         """Finish the writes that wait, close the database and give the data folder back."""
-        self._database.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        _close(self._database, self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +102,7 @@ def open_store(
     extra_keywords: Collection[str] = (),
     on_change: Callable[[], None] = lambda: None,
     ops: FileOps | None = None,
+    rebuilding: bool = False,
 ) -> Store:
     """Open a data folder for the one node that owns it.
 
@@ -116,6 +114,8 @@ def open_store(
         Called after each commit that somebody may be waiting for; must not block.
     ops : FileOps, optional
         System calls; tests hand in doubles.
+    rebuilding : bool
+        Accept a database that is gone or lost its log: `node.store.rebuild` follows.
 
     Raises
     ------
@@ -130,8 +130,9 @@ def open_store(
     data_dir = data_dir.resolve()
     _make(data_dir)
     refuse_remote(data_dir)
-    lock = _take_lock(data_dir)
+    lock = FolderLock(data_dir)
     database: Database | None = None
+    opened = False
     try:
         files = BlobFiles(
             data_dir,
@@ -140,13 +141,17 @@ def open_store(
             ops=ops,
         )
         files.prepare()
-        _refuse_lost_database(data_dir, files, options)
+        if not rebuilding:
+            _refuse_lost_database(data_dir, files, options)
+            _refuse_lost_log(data_dir, options, died=lock.died)
         database = Database(
             options.database_url or database_url(data_dir),
             sync_directory=files.sync_directory,
             busy_timeout_s=options.busy_timeout_s,
         )
         _open_database(database)
+        lock.running()
+        opened = True
         ledger = Ledger(database, files, clock, on_change)
         recovered = ledger.recover_at_start()
         orphans, missing = ledger.sweep()
@@ -166,9 +171,11 @@ def open_store(
             lock=lock,
         )
     except BaseException:
-        if database is not None:
+        if database is not None and opened:
+            _close(database, lock)
+        elif database is not None:
             database.close()
-        os.close(lock)
+        lock.release()
         raise
 
 
@@ -220,27 +227,19 @@ def refuse_remote(path: Path, mounts: str | None = None) -> None:
         )
 
 
+def _close(database: Database, lock: FolderLock) -> None:
+    """Close a database that was open; a kill in between must not look like a lost log."""
+    with suppress(OutOfResources):  # then the next start finds the log, which is as good
+        lock.closing()
+    database.close()
+    lock.release()
+
+
 def _make(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise OutOfResources(f"cannot make the data folder: {error.strerror}") from error
-
-
-def _take_lock(data_dir: Path) -> int:
-    """Return the descriptor that holds the lock; the system frees it when we die."""
-    try:
-        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise OutOfResources(f"cannot write to the data folder: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise LedgerError(
-            "another node uses this data folder", hint="stop it first, or set node.data_dir"
-        ) from None
-    return descriptor
 
 
 def _default_database(data_dir: Path) -> Path:
@@ -254,7 +253,18 @@ def _refuse_lost_database(data_dir: Path, files: BlobFiles, options: StoreOption
     if any(names for _, names in files.names()):
         raise LedgerError(
             "the data folder holds objects, but its database is gone",
-            hint="restore ledger.db from the newest backup, or set another node.data_dir",
+            hint="`rtnode restore` the newest backup; without one, `rtnode rebuild-index`",
+        )
+
+
+def _refuse_lost_log(data_dir: Path, options: StoreOptions, *, died: bool) -> None:
+    """Refuse a database whose log was removed after a crash: it held the last commits."""
+    log = data_dir / "ledger.db-wal"
+    if died and options.database_url is None and not log.exists():
+        raise LedgerError(
+            "the last node did not end in order, and the write-ahead log of its database is gone",
+            hint="put ledger.db-wal back if it was moved; else `rtnode rebuild-index` finds what"
+            " the database forgot in the files",
         )
 
 
@@ -262,7 +272,9 @@ def _open_database(database: Database) -> None:
     try:
         database.write(check_integrity)
     except LedgerError as error:
+        if error.advice != LedgerError.hint:
+            raise
         raise LedgerError(
-            str(error), hint="keep the files; restore the newest backup of ledger.db; start again"
+            str(error), hint="keep the files; `rtnode restore` the newest backup; start again"
         ) from error
     database.write(migrate)

@@ -37,7 +37,13 @@ class Verdict:
         return "WARN: " + "; ".join(f.message for f in self.findings)
 
 
-def check(organ: Organ, surface: Values, image: WorkImage, seen: Mask) -> Verdict:
+def check(
+    organ: Organ,
+    surface: Values,
+    image: WorkImage,
+    seen: Mask,
+    volume_ml: tuple[float, float] | None = None,
+) -> Verdict:
     """Judge one structure.
 
     Parameters
@@ -48,12 +54,14 @@ def check(organ: Organ, surface: Values, image: WorkImage, seen: Mask) -> Verdic
     image : WorkImage
     seen : ndarray, bool, same shape
         Voxels inside the reconstructed field of view.
+    volume_ml : tuple of float, optional
+        Plausible range; default: that of the table of names.
     """
     mask = surface >= 0.5  # noqa: PLR2004 (the surface)
     entry = TABLE[organ]
     volume = float(np.count_nonzero(mask)) * image.voxel_ml
     cut = is_cut(mask, seen)
-    low, high = entry.volume_ml
+    low, high = volume_ml or entry.volume_ml
     if volume > high or volume < (0 if cut else low) or not mask.any():
         finding = Finding(
             code="roi-implausible-volume",

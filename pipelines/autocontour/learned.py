@@ -6,14 +6,15 @@ and never from what the image looks like. Oblique series beyond `MAX_TILT_DEG` a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from models.engine import load_network
-from models.organs import Network, segment
+from models.organs import LEVEL, Network, segment, without_crumbs
 from models.pack import PACKS, Manifest, Output, Pack, PackRefused, load_pack
 from pipelines.api import InputRejected, ModelUnavailable
 from pipelines.autocontour.grid import FLOOR_HU, Mask, Values
@@ -23,12 +24,17 @@ MAX_TILT_DEG: Final = 20.0
 """Between an image axis and the patient axis it stands for; training rotated by 14 degrees."""
 CANONICAL: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """LPS directions of (slice, row, column) in the training data: head, posterior, left."""
-TENTH: Final = 0.1
-"""Parts of an elongated organ below this share of its largest part are crumbs."""
+TOLERANCE: Final = 2.0
+"""Factor by which a volume may leave the range of the training data."""
+KEPT_NETWORKS: Final = 2
+"""Loaded networks that a worker keeps for the next case."""
 
 
 def installed(name: str) -> tuple[Pack, Network]:
-    """Return a pack that comes with the node, checked, and its network.
+    """Return a pack that comes with the node, checked, and its network, loaded once a process.
+
+    The bytes of the pack are compared with its manifest for every case (milliseconds); the network
+    stays loaded as long as they are the same.
 
     Raises
     ------
@@ -37,18 +43,34 @@ def installed(name: str) -> tuple[Pack, Network]:
     """
     try:
         pack = load_pack(PACKS / name)
-        return pack, load_network(pack)
+        return pack, _loaded(pack.folder, pack.sha256)
     except PackRefused as error:
         raise ModelUnavailable(str(error)) from error
+
+
+@lru_cache(maxsize=KEPT_NETWORKS)
+def _loaded(folder: Path, sha256: str) -> Network:  # noqa: ARG001 (the hash is part of the key)
+    """Return the network of a pack; another content is another network."""
+    return load_network(load_pack(folder))
 
 
 def implausible(fields: dict[str, Values], voxel_ml: float, manifest: Manifest) -> tuple[str, ...]:
     """Return the organs that are missing or larger or smaller than 95 % of the training data."""
     volumes = {o.name: 0.0 for o in manifest.outputs}
-    volumes |= {n: float(np.count_nonzero(f > 0.5)) * voxel_ml for n, f in fields.items()}  # noqa: PLR2004 (the surface)
+    volumes |= {n: float(np.count_nonzero(f > LEVEL)) * voxel_ml for n, f in fields.items()}
     return tuple(
         o.name for o in manifest.outputs if not o.volume_ml[0] <= volumes[o.name] <= o.volume_ml[1]
     )
+
+
+def tolerated(output: Output) -> tuple[float, float]:
+    """Return the volumes [ml] at which an organ is still written.
+
+    Half and twice the range of 95 % of the training data: a scan may show more of a cord than
+    theirs, and a patient may be smaller; beyond it the contour is a mistake.
+    """
+    low, high = output.volume_ml
+    return low / TOLERANCE, TOLERANCE * high
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +150,7 @@ def find_organs(
     seen = np.ascontiguousarray(turn.there(np.where(body, hu, np.float32(FLOOR_HU))))
     steps = tuple(spacing[axis] for axis in turn.order)
     fields = {o.name: np.zeros(seen.shape, np.float32) for o in manifest.outputs}
-    for part in segment(seen, (steps[0], steps[1], steps[2]), network, manifest.slices):
+    for part in segment(seen, (steps[0], steps[1], steps[2]), network, manifest.frame):
         ranked = np.partition(part.probabilities, -2, axis=0)
         best, second = ranked[-1], ranked[-2]
         for output in manifest.outputs:
@@ -137,19 +159,9 @@ def find_organs(
             fields[output.name][part.index, part.rows, part.columns] = 0.5 + 0.5 * (mine - rival)
     found = {}
     for output in manifest.outputs:
-        field = _without_crumbs(fields[output.name], output)
-        if field is not None:
+        field = fields[output.name]
+        mask = field > LEVEL
+        if mask.any():
+            field[mask & ~without_crumbs(mask, output.components)] = 0.0
             found[output.name] = np.ascontiguousarray(turn.back(field))
     return found
-
-
-def _without_crumbs(field: Values, output: Output) -> Values | None:
-    """Push what does not belong to the organ below the surface; None if nothing remains."""
-    parts, count = ndimage.label(field > 0.5)  # noqa: PLR2004 (the surface)
-    if count == 0:
-        return None
-    sizes = np.bincount(parts.ravel())[1:]
-    least = sizes.max() if output.components == "largest" else TENTH * sizes.max()
-    crumbs = np.isin(parts, 1 + np.flatnonzero(sizes < least))
-    field[crumbs] = 0.0
-    return field

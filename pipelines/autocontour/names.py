@@ -38,8 +38,8 @@ class Entry:
     interpreted_type: str
     color: tuple[int, int, int]
     code: ConceptCode
-    volume_ml: tuple[float, float]
-    """Plausible for a patient of any age inside a usual scan; outside is worth a look."""
+    volume_ml: tuple[float, float] = (0.0, float("inf"))
+    """Plausible for a patient of any age inside a usual scan; of a learned organ its pack says."""
     whole_organ: bool = False
     """Whether a cut organ must be named so; outline, bones and canal always leave the scan."""
 
@@ -96,7 +96,6 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(170, 120, 60),
             code=ConceptCode(value="15926001", scheme="SCT", meaning="Brainstem"),
-            volume_ml=(4, 60),
             whole_organ=True,
         ),
         Organ.SPINAL_CORD: Entry(
@@ -104,14 +103,12 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(255, 200, 0),
             code=ConceptCode(value="2748008", scheme="SCT", meaning="Spinal cord"),
-            volume_ml=(4, 120),
         ),
         Organ.PAROTID_L: Entry(
             number=13,
             interpreted_type="ORGAN",
             color=(0, 160, 255),
             code=ConceptCode(value="45289007", scheme="SCT", meaning="Parotid gland"),
-            volume_ml=(4, 90),
             whole_organ=True,
         ),
         Organ.PAROTID_R: Entry(
@@ -119,7 +116,6 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(0, 110, 200),
             code=ConceptCode(value="45289007", scheme="SCT", meaning="Parotid gland"),
-            volume_ml=(4, 90),
             whole_organ=True,
         ),
         Organ.BONE_MANDIBLE: Entry(
@@ -127,7 +123,6 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(230, 230, 180),
             code=ConceptCode(value="91609006", scheme="SCT", meaning="Mandible"),
-            volume_ml=(10, 180),
             whole_organ=True,
         ),
         Organ.LARYNX: Entry(
@@ -135,7 +130,6 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(255, 110, 180),
             code=ConceptCode(value="4596009", scheme="SCT", meaning="Larynx"),
-            volume_ml=(1, 90),
             whole_organ=True,
         ),
         Organ.ESOPHAGUS: Entry(
@@ -143,7 +137,6 @@ TABLE: Final = MappingProxyType(
             interpreted_type="ORGAN",
             color=(200, 80, 40),
             code=ConceptCode(value="32849002", scheme="SCT", meaning="Esophagus"),
-            volume_ml=(1, 90),
         ),
     }
 )

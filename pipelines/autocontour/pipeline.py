@@ -8,7 +8,7 @@ and the others are delivered.
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from pipelines.autocontour.bones import find_bones, find_hard
 from pipelines.autocontour.canal import canal_surface, find_canal
 from pipelines.autocontour.checks import Verdict, check, check_pair
 from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
-from pipelines.autocontour.learned import find_organs, implausible, installed
+from pipelines.autocontour.learned import find_organs, implausible, installed, tolerated
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import LEARNED, TABLE, Organ, written_name
@@ -59,6 +59,8 @@ class Found:
     surfaces: dict[Organ, Values]
     """Shape of `image`; the surface is at 0.5."""
     findings: tuple[Finding, ...]
+    volumes_ml: dict[Organ, tuple[float, float]] = field(default_factory=dict)
+    """Plausible volumes of the learned organs, from their pack."""
 
 
 def run(request: Request) -> Outcome:
@@ -164,7 +166,10 @@ def with_learned(found: Found, manifest: Manifest, network: Network) -> Found:
     ]
     learned = {Organ(name): field for name, field in fields.items()}
     return dataclasses.replace(
-        found, surfaces=found.surfaces | learned, findings=(*found.findings, *missing)
+        found,
+        surfaces=found.surfaces | learned,
+        findings=(*found.findings, *missing),
+        volumes_ml={Organ(o.name): tolerated(o) for o in manifest.outputs},
     )
 
 
@@ -235,7 +240,7 @@ def _checked(found: Found, seen: Mask) -> tuple[list[Structure], list[Verdict]]:
     """Return what is written, on the CT's grid, and the verdict on everything found."""
     structures, verdicts = [], []
     for organ, surface in found.surfaces.items():
-        verdict = check(organ, surface, found.image, seen)
+        verdict = check(organ, surface, found.image, seen, found.volumes_ml.get(organ))
         verdicts.append(verdict)
         if not verdict.write:
             continue

@@ -42,6 +42,8 @@ QUANTILE_ENDS: Final = (0.2, 99.8)
 """Percent; beyond, the tails are noise."""
 SHADING_SIGMA_MM: Final = (40.0, 40.0, 40.0)
 """Shading is smoother than this (slice, row, column)."""
+FINE_SHADING_SIGMA_MM: Final = (12.0, 16.0, 16.0)
+"""The same against a planning CT that was deformed onto the CBCT: finer, since edges agree."""
 TAPER_MM: Final = 3.0
 """The correction fades out over about this distance from the body: air stays air."""
 SHADING_LIMITS_HU: Final = (400.0, 250.0, 150.0)
@@ -124,7 +126,9 @@ def match_histogram(cbct: Hu, mask: Mask, reference: NDArray[np.float32]) -> Hu:
     return _interpolate(cbct, (knots_x[keep], knots_y[keep]))
 
 
-def correct_shading(cbct: Hu, prior: Hu, body: Mask, spacing: Vector) -> Hu:
+def correct_shading(
+    cbct: Hu, prior: Hu, body: Mask, spacing: Vector, sigma_mm: Vector = SHADING_SIGMA_MM
+) -> Hu:
     """Return `cbct` with the low frequencies of `prior`: cupping and shading go, edges stay.
 
     Parameters
@@ -133,10 +137,12 @@ def correct_shading(cbct: Hu, prior: Hu, body: Mask, spacing: Vector) -> Hu:
         On one grid; the prior is the planning CT in place.
     body : ndarray, same shape
     spacing : (slice, row, column), mm
+    sigma_mm : (slice, row, column)
+        What is smoother counts as shading.
     """
     step = tuple(max(1, round(6.0 / s)) for s in spacing)
     coarse = tuple(s * n for s, n in zip(spacing, step, strict=True))
-    sigma = [mm / s for mm, s in zip(SHADING_SIGMA_MM, coarse, strict=True)]
+    sigma = [mm / s for mm, s in zip(sigma_mm, coarse, strict=True)]
     image, goal = (_shrink(a, step, body) for a in (cbct, prior))
     inside = body[:: step[0], :: step[1], :: step[2]]
     field = np.zeros_like(image)

@@ -5,6 +5,7 @@ back to a simpler method; when that fails as well, no image leaves, only the rep
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
@@ -16,12 +17,19 @@ from scipy import ndimage
 from pipelines.api import Finding, Json, Outcome, Request, Severity
 from pipelines.dicom.ct_series import SeriesText, write_ct_series
 from pipelines.dicom.read import text
+from pipelines.synthetic_ct.gates import Gate, Verdict
 from pipelines.synthetic_ct.inputs import Read, read_inputs
-from pipelines.synthetic_ct.methods import Candidate, Scene, order, run_chain
-from pipelines.synthetic_ct.qa import LOWEST_HU, Gate, Verdict
+from pipelines.synthetic_ct.learned import Learned, open_pack
+from pipelines.synthetic_ct.methods import Candidate, Method, Scene, order, run_chain
+from pipelines.synthetic_ct.nps import Texture, texture
+from pipelines.synthetic_ct.qa import LOWEST_HU
 from pipelines.synthetic_ct.report import write_report
 from pipelines.synthetic_ct.settings import SyntheticCTSettings
+from pipelines.synthetic_ct.validation import ReportRefused, read_report
 
+MOST_GRAIN = 2.0
+"""Noise variance of the synthetic CT over that of the CBCT. A CBCT that reads too low is stretched
+by its correction, and its noise with it; beyond this, texture is made up."""
 COUCH_MARGIN_MM = 4.0
 """Skin that stays when what surrounds the body is removed."""
 
@@ -40,12 +48,29 @@ def run(request: Request) -> Outcome:
     if not isinstance(settings, SyntheticCTSettings):
         raise TypeError("the synthetic CT pipeline takes SyntheticCTSettings")
     read = read_inputs(request.inputs)
-    scene = Scene(cbct=read.hu, regions=read.regions, geometry=read.cbct.geometry, prior=read.prior)
-    tried = run_chain(scene, order(settings.method, has_prior=read.prior is not None))
+    learned, opinions = choose_network(settings, read)
+    scene = Scene(
+        cbct=read.hu,
+        regions=read.regions,
+        geometry=read.cbct.geometry,
+        prior=read.prior,
+        learned=learned,
+    )
+    methods = order(
+        settings.method, has_prior=read.prior is not None, has_network=learned is not None
+    )
+    tried = run_chain(scene, methods)
     final = tried[-1]
-    findings = [*read.findings, *_fallbacks(settings, read, tried), *_results(final)]
+    grain = texture(scene.cbct, final.hu, scene.body, read.cbct.geometry.pixel_spacing)
+    findings = [
+        *read.findings,
+        *opinions,
+        *_fallbacks(settings, read, tried),
+        *_results(final),
+        *_grain(grain),
+    ]
     hu = finish(final.hu, scene, settings)
-    figures = _figures(scene, final, hu)
+    figures = _figures(scene, final, hu, grain)
     write_report(request.output / "report", scene, final, hu, figures, findings)
     if final.verdict is Verdict.FAIL:
         return Outcome(objects=(), findings=tuple(findings), figures=figures)
@@ -53,11 +78,45 @@ def run(request: Request) -> Outcome:
     words = SeriesText(
         description=f"{settings.description_prefix} {final.method} "
         f"{Verdict.WARN if flagged else Verdict.PASS} UNAPPROVED",
-        derivation=_derivation(final, read, settings),
+        derivation=_derivation(final, read, settings, learned),
         hu_curve_source=_curve_source(settings, read),
     )
-    objects = write_ct_series(hu, read.cbct, words, request.provenance, request.output)
+    provenance = request.provenance
+    if final.method is Method.NETWORK and learned is not None:
+        provenance = replace(provenance, model=learned.pack.label, model_sha256=learned.pack.sha256)
+    objects = write_ct_series(hu, read.cbct, words, provenance, request.output)
     return Outcome(objects=objects, findings=tuple(findings), figures=figures)
+
+
+def choose_network(
+    settings: SyntheticCTSettings, read: Read
+) -> tuple[Learned | None, list[Finding]]:
+    """Return the network if it may run on this CBCT at this site, and what there is to say.
+
+    Raises
+    ------
+    ModelUnavailable
+        Where the network is asked for and its pack is missing or changed.
+    """
+    asked = settings.method == "network"
+    if not asked and (settings.method != "auto" or settings.validation_report is None):
+        return None, []
+    learned = open_pack(settings.model_pack)
+    findings = []
+    try:
+        read_report(settings.validation_report, learned.pack.sha256)
+    except ReportRefused as refused:
+        findings.append(
+            Finding(
+                code="network-not-validated",
+                severity=Severity.WARN,
+                message=f"{refused}; {'it ran all the same' if asked else 'it was not run'}",
+            )
+        )
+        if not asked:
+            return None, findings
+    runs, opinions = learned.opinion(read.hu, read.regions.body, read.cbct.geometry.spacing)
+    return learned if runs else None, [*findings, *opinions]
 
 
 def finish(
@@ -123,6 +182,21 @@ def _results(final: Candidate) -> list[Finding]:
     return findings
 
 
+def _grain(found: Texture | None) -> list[Finding]:
+    """Return a WARN where the synthetic CT is grainier than the CBCT: texture that is made up."""
+    if found is None or found.ratio <= MOST_GRAIN:
+        return []
+    return [
+        Finding(
+            code="noise-power",
+            severity=Severity.WARN,
+            message="flat tissue is noisier than in the CBCT",
+            value=round(found.ratio, 2),
+            limit=MOST_GRAIN,
+        )
+    ]
+
+
 def _gate_finding(gate: Gate) -> Finding:
     return Finding(
         code=gate.name,
@@ -136,7 +210,9 @@ def _gate_finding(gate: Gate) -> Finding:
     )
 
 
-def _figures(scene: Scene, final: Candidate, hu: NDArray[np.float32]) -> Mapping[str, Json]:
+def _figures(
+    scene: Scene, final: Candidate, hu: NDArray[np.float32], grain: Texture | None
+) -> Mapping[str, Json]:
     change = np.abs(hu - scene.cbct)[scene.body]
     figures: dict[str, Json] = {
         "method": str(final.method),
@@ -153,6 +229,14 @@ def _figures(scene: Scene, final: Candidate, hu: NDArray[np.float32]) -> Mapping
             for g in final.gates
         },
     }
+    if grain is not None:
+        figures["noise_power"] = {
+            name: {
+                "variance_hu2": round(found.variance, 1),
+                "mean_frequency_per_mm": round(found.mean_frequency, 4),
+            }
+            for name, found in (("cbct", grain.before), ("sct", grain.after))
+        }
     if scene.prior is not None:
         figures["planning_ct"] = {
             "placed_by": str(scene.prior.source),
@@ -163,8 +247,12 @@ def _figures(scene: Scene, final: Candidate, hu: NDArray[np.float32]) -> Mapping
     return figures
 
 
-def _derivation(final: Candidate, read: Read, settings: SyntheticCTSettings) -> str:
+def _derivation(
+    final: Candidate, read: Read, settings: SyntheticCTSettings, learned: Learned | None
+) -> str:
     words = f"Synthetic CT from cone-beam CT, method {final.method}"
+    if final.method is Method.NETWORK and learned is not None:
+        words += f", model {learned.pack.label} sha256 {learned.pack.sha256}"
     if read.prior is not None and read.planning is not None and final.method != "lut":
         series = text(read.planning.headers[0], "SeriesInstanceUID")
         words += f", planning CT series {series} placed by {read.prior.source}"

@@ -7,14 +7,15 @@ cannot invent one, since they map values monotonically and add a smooth field.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.synthetic_ct.body import Mask, Vector, body_mask
+from pipelines.synthetic_ct.body import Mask, body_mask
+from pipelines.synthetic_ct.gates import Case, Gate, Limits, gate
+from pipelines.synthetic_ct.qa_image import image_gates
 
 Hu = NDArray[np.float32]
 
@@ -30,80 +31,20 @@ LOWEST_HU, HIGHEST_HU = -1024, 3071
 GRADIENT_CLIP_HU: Final = (-1000.0, 600.0)
 
 
-class Verdict(StrEnum):
-    """What a gate, or all of them together, says."""
-
-    PASS = "PASS"  # noqa: S105 (a verdict, no password)
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Where PASS ends and FAIL begins; a gate with ``fails < passes`` wants large values."""
-
-    passes: float
-    fails: float
-
-    def judge(self, value: float) -> Verdict:
-        """Return the verdict on `value`; NaN fails."""
-        sign = 1 if self.fails >= self.passes else -1
-        if sign * value <= sign * self.passes:
-            return Verdict.PASS
-        return Verdict.WARN if sign * value <= sign * self.fails else Verdict.FAIL
-
-
 ONE_MODE: Final = 0.95
 """A valley above this is no valley."""
 VALLEY_LIMITS: Final = Limits(passes=0.75, fails=ONE_MODE)
 ONE_MODE_LIMITS: Final = Limits(passes=0.75, fails=1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """One measured value with its verdict."""
-
-    name: str
-    """Stable kebab-case name, also the code of the finding."""
-    value: float
-    unit: str
-    limits: Limits
-    verdict: Verdict
-    meaning: str
-    """What a bad value says, for a physicist."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What the gates look at; arrays of one shape."""
-
-    sct: Hu
-    cbct: Hu
-    body: Mask
-    """Body inside the field of view."""
-    outline: Mask
-    """The body as the CBCT alone shows it; differs from `body` where the CBCT is truncated."""
-    fov: Mask
-    spacing: Vector
-    prior: Hu | None = None
-    """Planning CT in place, where there is one."""
-    one_mode_expected: bool = False
-    """The method cannot part fat from muscle if the CBCT does not: a warning, no failure."""
-
-
 def examine(case: Case) -> tuple[Gate, ...]:
     """Return all gates of one synthetic CT."""
     if not np.isfinite(case.sct).all():
-        return (_gate("range", float("nan"), "", Limits(passes=0, fails=0), "not a number"),)
+        return (gate(case, "range", float("nan"), "", Limits(passes=0, fails=0), "not a number"),)
     return (
-        *_histogram_gates(case), *_structure_gates(case), _noise_gate(case), _range_gate(case)
+        *_histogram_gates(case), *_structure_gates(case), *image_gates(case), _noise_gate(case),
+        _range_gate(case),
     )  # fmt: skip
-
-
-def overall(gates: tuple[Gate, ...]) -> Verdict:
-    """Return the worst verdict."""
-    order = (Verdict.FAIL, Verdict.WARN, Verdict.PASS)
-    return next(v for v in order if v is Verdict.PASS or any(g.verdict is v for g in gates))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,23 +112,12 @@ def dice(a: Mask, b: Mask) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def _gate(name: str, value: float, unit: str, limits: Limits, meaning: str) -> Gate:
-    return Gate(
-        name=name,
-        value=value,
-        unit=unit,
-        limits=limits,
-        verdict=limits.judge(value),
-        meaning=meaning,
-    )
-
-
 def _histogram_gates(case: Case) -> list[Gate]:
     """Judge the peaks where there are two, else the median of all soft tissue."""
     now = modes(case.sct, case.body)
     goal = None if case.prior is None else modes(case.prior, _own_body(case, case.prior))
     worst = ONE_MODE_LIMITS if case.one_mode_expected else VALLEY_LIMITS
-    gates = [_gate("valley-ratio", now.valley, "", worst, "fat and muscle are not told apart")]
+    gates = [gate(case, "valley-ratio", now.valley, "", worst, "fat and muscle are not told apart")]
     one_mode = now.valley >= ONE_MODE or (goal is not None and goal.valley >= ONE_MODE)
     if case.one_mode_expected or one_mode:
         off = abs(now.median - (NOMINAL_MEDIAN_HU if goal is None else goal.median))
@@ -198,7 +128,7 @@ def _histogram_gates(case: Case) -> list[Gate]:
     else:
         off = max(abs(now.fat - goal.fat), abs(now.muscle - goal.muscle))
         limits = Limits(passes=25, fails=45)
-    return [*gates, _gate("tissue-peaks", off, "HU", limits, "soft tissue reads wrong HU")]
+    return [*gates, gate(case, "tissue-peaks", off, "HU", limits, "soft tissue reads wrong HU")]
 
 
 def _own_body(case: Case, hu: Hu) -> Mask:
@@ -210,7 +140,8 @@ def _structure_gates(case: Case) -> list[Gate]:
     air = dice((case.sct < AIR_HU) & eroded, (case.cbct < AIR_HU) & eroded)
     edges = gradient_correlation(case.sct, case.cbct, case.body)
     return [
-        _gate(
+        gate(
+            case,
             "gradient-correlation",
             edges,
             "",
@@ -218,7 +149,8 @@ def _structure_gates(case: Case) -> list[Gate]:
             "edges are not where the CBCT has them",
         ),
         *_outline_gates(case),
-        _gate(
+        gate(
+            case,
             "air-agreement",
             air,
             "",
@@ -237,7 +169,7 @@ def _outline_gates(case: Case) -> list[Gate]:
     value = dice(_own_body(case, case.sct)[whole], case.outline[whole])
     limits = Limits(passes=0.98, fails=0.97)
     meaning = "the body outline differs from the CBCT's"
-    return [_gate("body-agreement", value, "", limits, meaning)]
+    return [gate(case, "body-agreement", value, "", limits, meaning)]
 
 
 def noise(hu: Hu, body: Mask) -> float:
@@ -255,7 +187,7 @@ def noise(hu: Hu, body: Mask) -> float:
 
 def _noise_gate(case: Case) -> Gate:
     limits = Limits(passes=60, fails=120)
-    return _gate("noise", noise(case.sct, case.body), "HU", limits, "noise hides the tissues")
+    return gate(case, "noise", noise(case.sct, case.body), "HU", limits, "noise hides the tissues")
 
 
 def _range_gate(case: Case) -> Gate:
@@ -263,4 +195,4 @@ def _range_gate(case: Case) -> Gate:
     flat = sum(float(np.ptp(plane[inside])) == 0 for plane, inside in planes if inside.any())
     outside = float(np.mean((case.sct < LOWEST_HU) | (case.sct > HIGHEST_HU)))
     limits = Limits(passes=0, fails=0)
-    return _gate("range", flat + outside, "", limits, "constant slices or impossible values")
+    return gate(case, "range", flat + outside, "", limits, "constant slices or impossible values")

@@ -10,13 +10,26 @@ class SyntheticCTSettings(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-    method: Literal["auto", "hybrid", "histmatch", "lut"] = Field(
+    method: Literal["auto", "network", "hybrid", "histmatch", "lut"] = Field(
         default="auto",
-        description="auto: histmatch when the planning CT is there, else lut. hybrid: the planning "
-        "CT deformed onto the CBCT where both agree, else histmatch; switch it on after validation "
-        "at your site. histmatch: histogram and shading matched to the planning CT. lut: tissue "
-        "look-up without planning CT.",
+        description="auto: the network where validation_report accepts it, else histmatch when the "
+        "planning CT is there, else lut. network: the model pack even without a validation, every "
+        "image then carries a warning. hybrid: the planning CT deformed onto the CBCT where both "
+        "agree, else histmatch; switch it on after validation at your site. histmatch: histogram "
+        "and shading matched to the planning CT. lut: tissue look-up without planning CT.",
         examples=["auto"],
+    )
+    model_pack: str = Field(
+        default="sct-pelvis",
+        min_length=1,
+        description="The network: name of an installed pack (`rtnode models list`), or a path.",
+        examples=["sct-pelvis"],
+    )
+    validation_report: str | None = Field(
+        default=None,
+        description="The report of `rtnode sct validate` that switches the network on for `auto`. "
+        "It names the model; with another model it counts as none.",
+        examples=["/etc/rtnode/sct-validation.json"],
     )
     outside_fov: Literal["air", "prior"] = Field(
         default="air",

@@ -244,59 +244,85 @@ def test_news_of_one_patient_do_not_ask_about_the_held_series_of_all_others(scen
     assert not [uid for uid in asked if uid.startswith("1.2.9.")]
 
 
-def test_a_waiting_decision_that_cannot_be_judged_does_not_wait_for_ever(
-    tmp_path, monkeypatch
-) -> None:
-    """A fault of ours in the second look must become visible, not a silent wait."""
+@pytest.fixture
+def waiting(tmp_path):
+    """Return a scene in which a dose waits for its structure set."""
     scene = Scene(tmp_path, routes=[DOSE])
     dose = ct(1, series="1.2.7.1")
     dose.SOPClassUID, dose.Modality = "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE"
     scene.send(dose)
     scene.look(0.5)
     assert len(scene.ledger.decisions([DecisionState.WAITING])) == 1
+    yield scene
+    scene.store.close()
+
+
+def test_a_waiting_decision_that_cannot_be_judged_does_not_wait_for_ever(
+    waiting, monkeypatch
+) -> None:
+    """A fault of ours in the second look must become visible, not a silent wait."""
 
     def fails(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(scene.coordinator._decider, "reconsider", fails)
-    scene.look(601)
-    scene.look(601)
+    monkeypatch.setattr(waiting.coordinator._decider, "reconsider", fails)
+    waiting.look(601)
+    waiting.look(601)
 
-    assert not scene.ledger.decisions([DecisionState.WAITING])
-    (decision,) = [d for d in scene.ledger.decisions([DecisionState.NONE]) if d.route == "dose"]
-    assert "could not judge" in decision.reason
-    scene.store.close()
+    assert not waiting.ledger.decisions([DecisionState.WAITING])
+    (item,) = waiting.ledger.held()
+    assert (item.kind, item.id) == ("series", "1.2.7.1")
+    assert "could not judge" in item.reason
+    assert "next start" in item.hint
 
 
 def test_news_are_not_lost_when_the_database_refuses_in_the_middle_of_a_look(
-    tmp_path, monkeypatch
+    waiting, monkeypatch
 ) -> None:
     """The input arrived; a job that waits for it must not wait for the deadline."""
-    scene = Scene(tmp_path, routes=[DOSE])
-    dose = ct(1, series="1.2.7.1")
-    dose.SOPClassUID, dose.Modality = "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE"
-    scene.send(dose)
-    scene.look(0.5)
     judged = []
     monkeypatch.setattr(
-        scene.coordinator._decider, "reconsider", lambda d, **_: judged.append(d.route)
+        waiting.coordinator._decider, "reconsider", lambda d, **_: judged.append(d.route)
     )
-    real = scene.ledger.decisions
+    real = waiting.ledger.decisions
 
     def refuses(*_, **__):
-        monkeypatch.setattr(scene.ledger, "decisions", real)
+        monkeypatch.setattr(waiting.ledger, "decisions", real)
         raise LedgerError("away")
 
-    scene.send(*series(), association="0000abce")
-    scene.coordinator.look()
-    scene.clock.advance(0.5)
-    monkeypatch.setattr(scene.ledger, "decisions", refuses)
+    waiting.send(*series(), association="0000abce")
+    waiting.coordinator.look()
+    waiting.clock.advance(0.5)
+    monkeypatch.setattr(waiting.ledger, "decisions", refuses)
     with pytest.raises(LedgerError):
-        scene.coordinator.look()
-    scene.coordinator.look()
+        waiting.coordinator.look()
+    waiting.coordinator.look()
 
     assert judged == ["dose"]
-    scene.store.close()
+
+
+def test_a_series_over_which_the_node_stumbled_is_judged_by_its_next_start(
+    scene, monkeypatch
+) -> None:
+    """An upgrade that mends the mistake takes up what the mistake left."""
+
+    def fails(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(scene.coordinator._decider, "decide", fails)
+        scene.send(*series())
+        scene.look(0.5)
+    assert [item.id for item in scene.ledger.held()] == ["1.2.3.2"]
+    assert not scene.ledger.jobs()
+    assert scene.ledger.verify() == []
+
+    scene.restart()
+    scene.look(0.5)
+    scene.look(0.5)
+
+    assert len(scene.ledger.jobs()) == 1
+    assert scene.ledger.held() == []
 
 
 def steps_of(scene, run) -> int:

@@ -47,6 +47,17 @@ def test_a_series_that_was_sent_comes_back_as_a_result(tmp_path, pacs) -> None:
         assert (tmp_path / "work" / f"{job.id}-1" / "report" / "index.html").exists()
 
 
+def test_a_shadow_route_keeps_its_results_and_sends_nothing(tmp_path, pacs) -> None:
+    with node(tmp_path, pacs.port, routes=[{**CONTOURS, "shadow": True}]) as running:
+        send(running.port, series())
+        until(lambda: [job.state for job in jobs(running)] == [JobState.COMPLETED])
+
+        detail = running.store.ledger.job_detail(1)
+        assert len(detail.results) == 1
+        assert detail.deliveries == ()
+        assert not pacs.received
+
+
 def test_order_does_not_matter(tmp_path, pacs) -> None:
     """A10: in order, reversed and shuffled give the same result, byte for byte."""
     mixed = series()

@@ -25,6 +25,7 @@ from node.errors import LedgerError, OutOfResources
 from node.store.files import DiskState, Limits
 from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from node.store.store import StoreOptions
+from tests.postgres_kit import sqlite_only
 from tests.store_kit import (
     SERIES,
     FailingOps,
@@ -135,6 +136,7 @@ def test_a1_nothing_acknowledged_is_lost_by_kill_9(tmp_path):
         assert again == {Kept.DUPLICATE}
 
 
+@sqlite_only
 @pytest.mark.parametrize("cut_after", [1, 7, 30])
 def test_a3_nothing_acknowledged_is_lost_by_a_power_cut(tmp_path, cut_after):
     """A3, tier 1: a disk that forgets each folder entry that was not synced.
@@ -275,6 +277,7 @@ def test_a4_a_really_full_disk_leaves_no_partial_file_and_a_sound_database(tmp_p
     assert "refused" in done.stdout
 
 
+@sqlite_only
 def test_a6_a_locked_database_refuses_in_time_and_nothing_is_answered_without_a_row(tmp_path):
     """A6 at 1/50 scale: a lock shorter than the time-out delays, a longer one refuses."""
     options = StoreOptions(limits=Limits(min_free=0, warn_free=0), busy_timeout_s=1.0)

@@ -11,13 +11,14 @@ def transfer(door: Door, association_id: str, numbers: range, end: str) -> None:
     door.association_opened(source(association_id))
     for number in numbers:
         ds = ct(number)
-        door.accept(
-            encode(ds),
+        arrival = door.receive(
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             sop_class_uid=ds.SOPClassUID,
             sop_instance_uid=ds.SOPInstanceUID,
             source=source(association_id),
         )
+        arrival.write(memoryview(encode(ds)))
+        arrival.accept()
     door.association_ended(association_id, end=end, received=len(numbers), refused=0)
 
 

@@ -1,4 +1,4 @@
-"""The loss of missing labels, the orientation guard, and one short training run."""
+"""The loss of missing labels, the patches, the orientation guard, and short training runs."""
 
 import json
 
@@ -7,20 +7,33 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.training.contour import CLASS_WEIGHTS, Recipe, Sampler, marginal_loss, train
-from models.training.openkbp import Case, _check_orientation, held_out
-from models.unet25 import UNet25, UNet25Config
+from models.metrics import added_path_mm
+from models.training.cases import Case, folds
+from models.training.contour import train_network
+from models.training.contour_loss import marginal_loss
+from models.training.contour_recipe import Recipe
+from models.training.contour_sampling import Sampler, other_sides
+from models.training.evaluate_contour import score, summary
+from models.training.loop import Budget
+from models.training.openkbp import ORGANS, _check_orientation, held_out
+
+STILL = {"noise_hu": 0.0, "offset_hu": 0.0, "gain": 0.0, "rotation_rad": 0.0, "tilt_rad": 0.0,
+         "scale": 0.0, "anisotropy": 0.0, "shift_mm": 0.0}  # fmt: skip
+"""No augmentation but mirroring."""
 
 
-def case(name: str = "pt_3") -> Case:
+def case(name: str = "pt_3", drawn: tuple[int, ...] = tuple(range(1, 8))) -> Case:
+    """A block of noise whose organs are brighter by 30 HU a label, left and right apart."""
     random = np.random.default_rng(0)
     hu = np.full((24, 64, 64), -1024, np.int16)
     hu[:, 12:52, 12:52] = random.integers(-50, 50, (24, 40, 40))
     labels = np.zeros(hu.shape, np.uint8)
+    columns = {3: (40, 46), 4: (18, 24)}
     for label in range(1, 8):
-        labels[4:20, 10 + 5 * label : 13 + 5 * label, 20:30] = label
-        hu[labels == label] += 30 * label
-    return Case(name=name, hu=hu, labels=labels, drawn=tuple(range(1, 8)), spacing=(2.5, 3.9, 3.9))
+        first, last = columns.get(label, (28, 36))
+        labels[4:20, 10 + 5 * label : 13 + 5 * label, first:last] = label
+        hu[labels == label] = 30 * label
+    return Case(name=name, hu=hu, labels=labels, drawn=drawn, spacing=(2.5, 3.25, 3.25))
 
 
 def test_an_organ_that_was_not_drawn_is_no_mistake():
@@ -28,20 +41,27 @@ def test_an_organ_that_was_not_drawn_is_no_mistake():
     target = torch.zeros(1, 8, 8, dtype=torch.long)
     drawn = torch.ones(1, 8, dtype=torch.bool)
     drawn[0, 6] = False
-    weights = torch.tensor(CLASS_WEIGHTS)
-    says_background = torch.zeros(1, 8, 8, 8)
-    says_background[:, 0] = 20
-    says_undrawn = torch.zeros(1, 8, 8, 8)
-    says_undrawn[:, 6] = 20
-    says_drawn = torch.zeros(1, 8, 8, 8)
-    says_drawn[:, 5] = 20
 
-    background = marginal_loss(says_background, target, drawn, weights)
-    undrawn = marginal_loss(says_undrawn, target, drawn, weights)
-    wrong = marginal_loss(says_drawn, target, drawn, weights)
+    def cost(called: int) -> float:
+        logits = torch.zeros(1, 8, 8, 8)
+        logits[:, called] = 20
+        return marginal_loss(logits, target, drawn, 2.0).item()
 
-    assert undrawn.item() == pytest.approx(background.item(), abs=1e-3)
-    assert wrong.item() > background.item() + 1
+    assert cost(6) == pytest.approx(cost(0), abs=1e-3)
+    assert cost(5) > cost(0) + 1
+
+
+def test_the_dice_term_is_that_of_its_definition():
+    """Closed form: probabilities of a half, one organ of 16 of 64 voxels."""
+    target = torch.zeros(1, 8, 8, dtype=torch.long)
+    target[0, :2] = 1
+    logits = torch.zeros(1, 2, 8, 8)
+    drawn = torch.ones(1, 2, dtype=torch.bool)
+
+    loss = marginal_loss(logits, target, drawn, 1.0).item()
+
+    dice = (2 * 16 * 0.5 + 1) / (64 * 0.5 + 16 + 1)
+    assert loss == pytest.approx(np.log(2) + 1 - dice, abs=1e-5)
 
 
 def test_a_mirrored_patient_is_refused():
@@ -75,20 +95,105 @@ def test_the_split_never_changes():
     ]  # fmt: skip
 
 
-def test_a_batch_shows_image_and_labels_in_the_same_place():
-    sampler = Sampler([case()], UNet25Config(), Recipe(batch=4, noise_hu=0, offset_hu=0, gain=0))
+def test_all_images_of_a_patient_fall_into_one_part():
+    cases = [case(f"pt_{n // 2}") for n in range(20)]
 
-    image, target, drawn = sampler.batch()
+    parts = folds(cases, 3)
 
-    assert image.shape == (4, 8, 80, 80)
-    assert drawn.all()
-    brighter = image[:, 3][target == 7].mean() - image[:, 3][target == 1].mean()
-    assert brighter.item() > 0.5  # 180 HU apart in a window of 400
+    assert sorted(len(p) for p in parts) == [6, 6, 8]
+    owners = [{c.name for c in part} for part in parts]
+    assert not owners[0] & owners[1]
+    assert not owners[1] & owners[2]
 
 
-def test_a_short_training_leaves_weights_that_load(tmp_path):
-    train([case()], tmp_path, minutes=0.03, recipe=Recipe(batch=2))
+@pytest.mark.parametrize("mode", ["2.5d", "3d"])
+def test_a_patch_shows_image_and_labels_in_the_same_place(mode):
+    """Whatever is done to a patient, mirroring too, label k keeps its 30 k HU."""
+    recipe = Recipe(mode=mode, **(STILL | {"rotation_rad": 0.2, "tilt_rad": 0.1}))
+    sampler = Sampler([case()], ORGANS, recipe)
 
-    UNet25(UNet25Config()).load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    record = json.loads((tmp_path / "training.json").read_text())
-    assert record["steps"] >= 1
+    batch = sampler.batch(4)
+
+    assert batch.image.shape == (4, recipe.frame.channels, *batch.target.shape[1:])
+    assert batch.drawn.all()
+    soft = batch.image[:, recipe.frame.offsets.index(0)] if mode == "2.5d" else batch.image[:, 0]
+    low, high = (soft[batch.target == label].median() for label in (1, 7))
+    assert (high - low).item() * 200 == pytest.approx(180, abs=20)
+
+
+def test_a_mirrored_patch_has_left_and_right_exchanged():
+    """The left parotid lies at larger columns in every patch, mirrored or not."""
+    sampler = Sampler([case()], ORGANS, Recipe(mode="3d", **STILL))
+
+    batch = sampler.batch(6)
+
+    mirrored = 0
+    for image, target in zip(batch.image, batch.target, strict=True):
+        left, right = ((target == label).nonzero()[:, 2].float().mean() for label in (3, 4))
+        assert left > right
+        mirrored += int(image[0][target == 3].median() > image[0][target == 4].median())
+    assert 0 < mirrored < 6  # the organ at the left has the other one's values in a mirror
+
+
+def test_an_organ_without_a_counterpart_is_not_mirrored():
+    assert other_sides(("Brainstem", "Parotid_L", "Parotid_R")) == [0, 1, 3, 2]
+
+    with pytest.raises(ValueError, match="no counterpart"):
+        other_sides(("Lung_L",))
+
+
+def test_the_length_to_be_drawn_anew_is_that_of_the_missing_edge():
+    """A square of 6 x 6 pixels of 2 mm has 20 edge pixels; shifted by 3 it keeps 6 of them."""
+    truth = np.zeros((1, 20, 20), bool)
+    truth[0, 4:10, 4:10] = True
+
+    assert added_path_mm(truth, truth, (3.0, 2.0, 2.0)) == 0
+    assert added_path_mm(np.zeros_like(truth), truth, (3.0, 2.0, 2.0)) == 40
+    assert added_path_mm(np.roll(truth, 3, axis=2), truth, (3.0, 2.0, 2.0)) == 28
+
+
+def test_a_missed_organ_counts_as_nothing_found_and_has_no_distance():
+    whole = case()
+    missed = np.where(whole.labels == 6, 0, whole.labels).astype(np.uint8)
+
+    table = summary(
+        {o: [score(whole, labels, ORGANS)[o] for labels in (whole.labels, missed)] for o in ORGANS}
+    )
+
+    assert table["Brainstem"]["dice"] == 1
+    assert table["Larynx"]["dice"] == 0.5
+    assert table["Larynx"]["missed"] == 1
+    assert table["Larynx"]["hd95_mm"] == 0
+
+
+@pytest.mark.parametrize("gan", [False, True], ids=["U-Net", "GAN"])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, gan):
+    recipe = Recipe(gan=gan)
+    monkeypatch.setattr("models.training.loop.SAVE_S", -1.0)
+
+    def go(folder: str) -> dict[str, torch.Tensor]:
+        train_network([case()], ORGANS, recipe, tmp_path / folder, Budget(steps=3), lambda _: None)
+        return load_file(tmp_path / folder / "weights.safetensors")
+
+    whole = go("whole")
+    drawn = []
+
+    def stops(self: Sampler, size: int) -> object:
+        drawn.append(size)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return batch(self, size)
+
+    batch = Sampler.batch
+    monkeypatch.setattr(Sampler, "batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        go("parts")
+    half = load_file(tmp_path / "parts" / "weights.safetensors")
+    monkeypatch.setattr(Sampler, "batch", batch)
+    parts = go("parts")
+
+    assert any(not torch.equal(whole[k], half[k]) for k in whole)
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    record = json.loads((tmp_path / "parts" / "training.json").read_text())
+    assert record["steps"] == 3
+    assert record["recipe"]["gan"] is gan

@@ -69,7 +69,7 @@ def test_every_problem_of_a_file_comes_at_once_in_the_order_of_its_lines(tmp_pat
         "config.yaml:2: node.ae_title: not a known key; did you mean 'ae_titles'?",
         "config.yaml:6: peers.pacs.prot: not a known key; did you mean 'port'?",
         "config.yaml:10: routes.0.pipeline: 'autocontur' is not one of autocontour, synthetic_ct,"
-        " dose_radiomics; did you mean 'autocontour'?",
+        " dose_radiomics, image_radiomics; did you mean 'autocontour'?",
         "config.yaml:11: routes.0.destinations.0: 'paccs' is no peer and no folder;"
         " did you mean 'pacs'?",
     ]
@@ -265,15 +265,21 @@ WRONG = {
     "unknown-limits": (
         ("routes:", "pipelines: {limits: {autocontours: {timeout_s: 9}}}\nroutes:"),
         "7: pipelines.limits.autocontours: 'autocontours' is not one of autocontour,"
-        " synthetic_ct, dose_radiomics; did you mean 'autocontour'?",
+        " synthetic_ct, dose_radiomics, image_radiomics; did you mean 'autocontour'?",
     ),
     "move-without-target": (
         ("routes:", "hot_folders: [{path: drop, after: move}]\nroutes:"),
         "7: hot_folders.0: after: move and done_dir go together",
     ),
     "other-database": (
-        ("  data_dir: data", "  data_dir: data\n  database_url: postgresql://db/rtnode"),
-        "4: node.database_url: this version takes SQLite only: sqlite:////path/to/ledger.db",
+        ("  data_dir: data", "  data_dir: data\n  database_url: mysql://db/rtnode"),
+        "4: node.database_url: begins with sqlite:/// or postgresql://, for example"
+        " postgresql://rtnode@db.example.org/rtnode",
+    ),
+    "password-in-the-open": (
+        ("  data_dir: data", "  data_dir: data\n  database_url: postgresql://a:b@db/rtnode"),
+        "4: node.database_url: holds a password; put it into a file and name that with"
+        " ?password_file=",
     ),
     "not-a-number": (
         ("routes:", "storage: {min_free_gb: .nan}\nroutes:"),

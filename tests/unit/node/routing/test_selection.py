@@ -260,3 +260,44 @@ def test_an_input_of_which_two_contents_arrived_holds_the_job() -> None:
 
     assert isinstance(answer, Ambiguous)
     assert "arrived twice with different content" in answer.reason
+
+
+FEATURES = PIPELINES["image_radiomics"]
+MR = slices([0, 3, 6], series="1.2.7", frame="F.mr", modality="MR")
+MR_UIDS = [i.header.sop_instance_uid for i in MR]
+
+
+@pytest.mark.parametrize(
+    ("images", "kind"), [(CT, "CT"), (CBCT, "CBCT"), (MR, "MR")], ids=["ct", "cbct", "mr"]
+)
+def test_features_of_an_image_take_the_images_that_the_structure_set_names(images, kind):
+    drawn = rtstruct(images=[i.header.sop_instance_uid for i in images])
+    others = [candidate(series) for series in (CT, CBCT, MR)]
+
+    answer = select(FEATURES, (drawn,), [candidate([drawn]), *others])
+
+    assert isinstance(answer, Selected)
+    assert {i.role for i in answer.inputs} == {"RTSTRUCT", "IMAGE"}
+    assert len(answer.inputs) == 1 + len(images)
+
+
+def test_features_of_an_image_wait_until_it_is_complete():
+    drawn = rtstruct()
+
+    answer = select(FEATURES, (drawn,), [candidate([drawn]), candidate(CT, complete=False)])
+
+    assert isinstance(answer, Missing)
+
+
+def test_structures_that_name_images_of_another_patient_are_a_question():
+    drawn = rtstruct()
+
+    answer = select(FEATURES, (drawn,), [candidate([drawn])], strangers=CT_UIDS)
+
+    assert isinstance(answer, Ambiguous)
+
+
+def test_every_structure_set_of_a_series_is_a_case():
+    series = candidate([rtstruct("S.1"), rtstruct("S.2")])
+
+    assert [len(case) for case in cases(FEATURES, series)] == [1, 1]

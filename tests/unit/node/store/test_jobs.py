@@ -122,6 +122,19 @@ def test_a_held_job_gives_way_to_the_one_that_can_run(opened):
     assert opened.ledger.held() == []
 
 
+def test_what_a_person_released_meanwhile_is_not_doubled(opened):
+    """The release and the new decision cross: one job runs, that which the person chose."""
+    seen = complete(opened)
+    held = decide(opened, seen, DecisionState.HELD, inputs=())
+    opened.ledger.release_job(held.job_id)
+
+    again = decide(opened, seen)
+
+    assert again.job_id == held.job_id
+    assert [job.id for job in opened.ledger.jobs()] == [held.job_id]
+    assert opened.ledger.verify() == []
+
+
 def test_a_decision_to_do_nothing_stays(opened):
     seen = complete(opened)
     decide(opened, seen, DecisionState.NONE, route="")

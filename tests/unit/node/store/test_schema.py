@@ -1,6 +1,7 @@
 """The migrations build the schema that the code uses, on SQLite and, by its SQL, on PostgreSQL."""
 
 import sqlite3
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import event, text
+from sqlalchemy import MetaData, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -16,9 +17,12 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from node.errors import LedgerError
 from node.store import dialect, schema
 from node.store.dialect import check_integrity, sqlite_is_fixed, writing_engine
-from node.store.migrate import MIGRATIONS, migrate, schema_version
+from node.store.migrate import MIGRATIONS, migrate, newest_schema, schema_version
 from node.store.records import DecisionState
 from tests.store_kit import SERIES, claim, finish, push, start_job, store, structure_set
+
+RELEASED = [f"{number:04}" for number in range(1, int(newest_schema()))]
+"""Every schema before the newest; released or not, some data folder may have it."""
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def test_the_migrations_build_exactly_the_schema(engine):
         differences = compare_metadata(MigrationContext.configure(connection), schema.metadata)
 
         assert differences == []
-        assert schema_version(connection) == "0001"
+        assert schema_version(connection) == newest_schema()
 
 
 def test_migrating_twice_changes_nothing_and_down_leaves_nothing(engine):
@@ -48,6 +52,62 @@ def test_migrating_twice_changes_nothing_and_down_leaves_nothing(engine):
 
         left = connection.execute(text("select name from sqlite_master where type = 'table'"))
         assert left.scalars().all() == ["alembic_version"]
+
+
+@pytest.mark.parametrize("released", RELEASED)
+def test_every_released_schema_with_data_becomes_the_newest(engine, released):
+    """E6: rows of every table of the old schema are there afterwards, column by column."""
+    with engine.begin() as connection:
+        command.upgrade(config_for(connection), released)
+        tables = fill_every_table(connection)
+        before = {name: rows_of(connection, name) for name in tables}
+        migrate(connection)
+
+        assert schema_version(connection) == newest_schema()
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        for name, rows in before.items():
+            after = rows_of(connection, name)
+            assert [{key: row[key] for key in rows[0]} for row in after] == rows, name
+        assert connection.execute(text("pragma foreign_key_check")).all() == []
+
+
+def test_the_newest_schema_is_among_those_that_are_tested():
+    assert [*RELEASED, newest_schema()] == sorted({*RELEASED, newest_schema()})
+    assert len(list((MIGRATIONS / "versions").glob("0*.py"))) == int(newest_schema())
+    assert [int(number) for number in RELEASED] == list(range(1, int(newest_schema())))
+
+
+def config_for(connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def fill_every_table(connection) -> list[str]:
+    """Put one row into each table, in the order of their foreign keys; return their names."""
+    found = MetaData()
+    found.reflect(connection)
+    names = [t.name for t in found.sorted_tables if t.name != "alembic_version"]
+    for name in names:
+        table = found.tables[name]
+        connection.execute(table.insert().values({c.name: _value(c) for c in table.columns}))
+    return names
+
+
+def _value(column):
+    """Return a value that fits the column and every reference to it."""
+    kind = str(column.type)
+    if kind.startswith(("BIGINT", "INTEGER", "BOOLEAN")):
+        return 1
+    if kind.startswith("DATETIME"):
+        return datetime(2026, 11, 20, 12)  # noqa: DTZ001 - as SQLite keeps it
+    return {"a": 1} if kind == "JSON" else "same text"
+
+
+def rows_of(connection, name) -> list[dict]:
+    rows = connection.execute(text(f"select * from {name}")).mappings()
+    return [dict(row) for row in rows]
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(engine):

@@ -106,6 +106,15 @@ def test_what_queued_up_is_committed_once_and_each_folder_synced_once(database, 
     assert sorted(synced) == [tmp_path, tmp_path / "b"]
 
 
+def test_a_caller_that_finds_nobody_there_commits_in_its_own_thread(database):
+    """Two changes of thread less for each object of a single sender."""
+    seen = []
+    database.write(lambda _: seen.append(threading.current_thread().name))
+    together(database, [lambda _: seen.append(threading.current_thread().name)] * 3)
+
+    assert seen == [threading.current_thread().name, "committer", "committer", "committer"]
+
+
 def test_an_error_in_one_closure_fails_its_caller_alone(database):
     def wrong(connection):
         insert(2)(connection)

@@ -1,0 +1,112 @@
+"""What a training step of the synthetic CT network is: the supervised task and the shared parts.
+
+Every task owns its networks, optimizers and sampler, takes one step at a time, and keeps an
+exponential moving average of its CBCT -> CT generator, which is what a pack ships.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.sct_net import SctNet, SctNetConfig
+from models.training.sct_sampling import PairSampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Every number that shapes a supervised run."""
+
+    seed: int = 1
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    gradient_weight: float = 0.2
+    """Of the difference of image gradients, beside the difference of values."""
+
+
+class Supervised:
+    """Simulated pairs, weighted L1 of values and gradients (`--mode sim`)."""
+
+    def __init__(
+        self, sampler: PairSampler, config: SctNetConfig, recipe: Recipe, device: str = "cpu"
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.sampler, self.recipe, self.device = sampler, recipe, device
+        self.generator = SctNet(config).to(device, memory_format=torch.channels_last)
+        self.average = averaged(self.generator)
+        self.networks: Mapping[str, nn.Module] = {
+            "generator": self.generator,
+            "average": self.average,
+        }
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "generator-optimizer": torch.optim.AdamW(
+                self.generator.parameters(),
+                lr=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+            )
+        }
+        self.steps = 0
+
+    def step(self, rate: float, share: float) -> dict[str, float]:  # noqa: ARG002 (the protocol's)
+        """Take one step; return its loss in HU."""
+        (optimizer,) = self.optimizers.values()
+        set_rate(optimizer, self.recipe.learning_rate * rate)
+        batch = self.sampler.batch()
+        cbct = batch.cbct.to(self.device, memory_format=torch.channels_last)
+        weight = batch.weight.to(self.device)
+        truth = centre(batch.ct).to(self.device)
+        with torch.autocast(self.device, torch.bfloat16):
+            made = self.generator(cbct)
+        loss, mae = weighted_difference(made.float(), truth, weight, self.recipe.gradient_weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.generator.parameters(), self.recipe.clip_norm)
+        optimizer.step()
+        self.steps += 1
+        follow(self.average, self.generator, min(self.recipe.ema, self.steps / (9 + self.steps)))
+        return {"loss": float(loss.item()) * 1000, "weighted_mae_hu": mae * 1000}
+
+
+def centre(stack: Tensor) -> Tensor:
+    """Return the middle channel (N, 1, row, column) of (N, slices, row, column)."""
+    middle = stack.shape[1] // 2
+    return stack[:, middle : middle + 1]
+
+
+def weighted_difference(
+    made: Tensor, truth: Tensor, weight: Tensor, gradient_weight: float
+) -> tuple[Tensor, float]:
+    """Return the loss and its plain part: mean weighted |made - truth|, and of their gradients."""
+    total = weight.sum().clamp_min(1.0)
+    plain = (weight * (made - truth).abs()).sum() / total
+    loss = plain
+    for axis in (2, 3):
+        edges = (made.diff(dim=axis) - truth.diff(dim=axis)).abs()
+        both = torch.minimum(
+            weight.narrow(axis, 1, weight.shape[axis] - 1),
+            weight.narrow(axis, 0, weight.shape[axis] - 1),
+        )
+        loss = loss + gradient_weight * (both * edges).sum() / total
+    return loss, float(plain.item())
+
+
+def averaged(network: SctNet) -> SctNet:
+    """Return a copy of `network` that only follows."""
+    return copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the new ones."""
+    for kept, new in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

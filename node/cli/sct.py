@@ -1,0 +1,173 @@
+"""``rtnode sct``: simulate CBCT from CT, train a network, validate it on the site's own pairs.
+
+Commands for a person at a terminal, not for the node. The libraries of the pipeline are loaded by
+the command that needs them.
+"""
+
+import importlib.util
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from models.pack import PACKS
+from node.cli.exits import Exit
+from node.cli.text import table
+from pipelines.api import PipelineError
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group()
+def sct() -> None:
+    """Synthetic CT: simulate training pairs, train a network, validate it at your site."""
+
+
+@sct.command()
+@click.argument("source", type=_FOLDER)
+@click.argument("output", type=_NEW)
+@click.option("--count", default=4, show_default=True, help="Pairs of each CT.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same pairs.")
+def simulate(source: Path, output: Path, count: int, seed: int) -> None:
+    """Make training pairs (simulated CBCT, CT) of the CTs in SOURCE.
+
+    SOURCE is a folder of DICOM, searched whole. Each pair draws its own scanner, patient size and
+    grid. OUTPUT receives one .npz a pair, without any identifier, and pictures.png to look at.
+    """
+    from models.training.sct_pairs import Pair, save_pair, training_pair  # noqa: PLC0415 - see the module
+    from models.training.sct_pictures import draw_pairs  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.site import read_cts  # noqa: PLC0415 - see the module
+
+    shown: list[Pair] = []
+    for ct in read_cts(source):
+        if isinstance(ct, str):
+            click.echo(ct, err=True)
+            continue
+        for number in range(count):
+            pair = training_pair(ct, 100_000 * seed + 1000 * number + int(ct.name[3:]))
+            save_pair(pair, output / f"{ct.name}-{number:02d}.npz")
+            shown = [*shown, pair][:4]
+            click.echo(f"{ct.name} {number + 1}/{count}")
+    if not shown:
+        click.echo("no CT series that could be read", err=True)
+        click.get_current_context().exit(Exit.FAILED)
+    draw_pairs(output / "pictures.png", shown)
+    click.echo(f"written to {output}; look at pictures.png before you train")
+
+
+@sct.command()
+@click.argument("pairs", type=_FOLDER)
+@click.argument("output", type=_NEW)
+@click.option(
+    "--mode",
+    type=click.Choice(["sim", "pix2pix", "cyclegan"]),
+    default="sim",
+    show_default=True,
+    help="sim, pix2pix: CBCT and CT of a file belong together. cyclegan: they need not.",
+)
+@click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), help="A budget in steps instead: repeatable.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--start", help="Pack to start from: a name or a folder. cyclegan needs one.")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--name", default="sct-site", show_default=True, help="Name of the new pack.")
+def train(  # noqa: PLR0913, PLR0917 (a command line)
+    pairs: Path,
+    output: Path,
+    mode: str,
+    minutes: float,
+    steps: int | None,
+    seed: int,
+    start: str | None,
+    threads: int,
+    device: str,
+    name: str,
+) -> None:
+    """Train a network on PAIRS, files of `rtnode sct simulate`; write a model pack.
+
+    OUTPUT receives the state (run the command again to go on), losses.csv, losses.png,
+    samples.png and pack/. Every fifth CT is held out for measuring. Nothing is switched on.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        message = "writing a pack needs the package onnx: pip install onnx"
+        raise click.ClickException(message)
+    from models.training.loop import Budget  # noqa: PLC0415 - see the module
+    from models.training.sct_pairs import load_pair  # noqa: PLC0415 - see the module
+    from models.training.sct_site import Order, train_site  # noqa: PLC0415 - see the module
+
+    order = Order(
+        mode=mode,
+        budget=Budget(minutes=None if steps else minutes, steps=steps),
+        seed=seed,
+        start=None if start is None else PACKS / start,
+        threads=threads,
+        device=device,
+        name=name,
+    )
+    try:
+        files = sorted(pairs.rglob("*.npz"))
+        pack = train_site([load_pair(p) for p in files], output, order, click.echo)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo((pack / "CARD.md").read_text())
+    click.echo(f"written to {pack}; install it with `rtnode models install {pack}`")
+
+
+@sct.command()
+@click.argument("cases", type=_FOLDER)
+@click.argument("report", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--pack", "name", default="sct-pelvis", show_default=True)
+@click.option("--signed-by", required=True, help="Who answers for the result.")
+def validate(cases: Path, report: Path, name: str, signed_by: str) -> None:
+    """Measure the network on the site's own CASES; write the report that switches it on.
+
+    CASES holds a folder for each case with cbct/ and ct/ (a CT of the same day, in DICOM) and,
+    where there are, planning/ and reg/. The report is sealed; name it in the route's settings as
+    validation_report. The exit code is 1 when the network was not accepted.
+    """
+    from pipelines.synthetic_ct.learned import open_pack  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.site import measure  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.validation import (  # noqa: PLC0415 - see the module
+        Criteria,
+        ValidationReport,
+        judge,
+    )
+
+    results = []
+    try:
+        learned = open_pack(name)
+        for case in sorted(p for p in cases.iterdir() if p.is_dir()):
+            try:
+                results.append(measure(case, learned))
+                click.echo(f"{case.name}: {results[-1].verdict}", err=True)
+            except PipelineError as refused:
+                click.echo(f"{case.name} was left out: {refused}", err=True)
+    except PipelineError as refused:
+        raise click.ClickException(str(refused)) from refused
+    criteria = Criteria()
+    reasons = judge(tuple(results), criteria)
+    made = ValidationReport(
+        pack=learned.pack.label,
+        pack_sha256=learned.pack.sha256,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        signed_by=signed_by,
+        criteria=criteria,
+        pairs=tuple(results),
+        accepted=not reasons,
+        reasons=reasons,
+    ).sealed()
+    report.write_text(made.model_dump_json(indent=1) + "\n")
+    rows = [
+        (p.name, p.raw_mae, p.classical_mae, p.network_mae, p.network_me, p.path_p95_mm, p.verdict)
+        for p in results
+    ]
+    head = ("case", "raw MAE", "classical", "network", "ME", "path p95 mm", "gates")
+    for line in table(head, rows) if rows else ["no case could be measured"]:
+        click.echo(line)
+    for reason in reasons:
+        click.echo(f"not accepted: {reason}")
+    if reasons:
+        click.get_current_context().exit(Exit.FAILED)
+    click.echo(f"accepted; set validation_report: {report.resolve()}")

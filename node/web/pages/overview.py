@@ -1,0 +1,55 @@
+"""The first page: is the node well, what waits, what needs a person."""
+
+from datetime import timedelta
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from node.config.model import SENDER
+from node.store.records import Counts
+from node.web.packs import packs
+from node.web.site import Site
+
+_HELD_SHOWN: Final = 12
+_ASSOCIATIONS: Final = 8
+
+
+def overview(site: Site, request: Request) -> Response:
+    """Show node, disk, queues, workers, packs and the last day."""
+    ledger = site.ledger()
+    live = site.live()
+    free_gb, total_gb, disk_state = site.disk()
+    held = site.remembered("held", ledger.held)
+    counts = site.remembered("counts", ledger.counts)
+    since = site.clock.now() - timedelta(days=1)
+    day = site.remembered("day", lambda: ledger.activity(since))
+    listed = live.get("troubles") if live else None
+    part = "overview_live.html" if request.query_params.get("part") else "overview.html"
+    return site.renderer.page(
+        request,
+        part,
+        node=site.config.node,
+        live=live,
+        troubles=[str(t) for t in listed] if isinstance(listed, list) else [],
+        free_gb=free_gb,
+        total_gb=total_gb,
+        disk_state=disk_state,
+        counts=counts,
+        destinations=_destinations(site, counts),
+        queues={(line.kind, line.name): line for line in ledger.queue()},
+        running=ledger.running(),
+        workers=site.config.pipelines.workers,
+        held=held[:_HELD_SHOWN],
+        held_count=len(held),
+        day=day,
+        day_jobs=sum(sum(states.values()) for states in day.jobs.values()),
+        packs=packs(),
+        associations=ledger.recent_associations(_ASSOCIATIONS),
+    )
+
+
+def _destinations(site: Site, counts: Counts) -> list[str]:
+    """Return every destination that a route or a delivery names, in the order of the routes."""
+    named = [name for route in site.config.routes for name in route.destinations]
+    return list(dict.fromkeys([*(n for n in named if n != SENDER), *counts.deliveries]))
