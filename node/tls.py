@@ -94,21 +94,50 @@ def handshake(
     HandshakeFailed
         In words that name no certificate's holder.
     """
-    secure: ssl.SSLSocket | None = None
+    secure = wrapped(connection, context, host=host)
+    shake_hands(secure, seconds=seconds)
+    return secure
+
+
+def wrapped(
+    connection: socket.socket, context: ssl.SSLContext, *, host: str | None = None
+) -> ssl.SSLSocket:
+    """Return the socket that takes over a TCP connection, before the first byte of TLS.
+
+    From here on `connection` is an empty shell: who wants to cut it must cut what is returned.
+
+    Raises
+    ------
+    HandshakeFailed
+        The connection is gone; it is closed.
+    """
     try:
-        secure = context.wrap_socket(
+        return context.wrap_socket(
             connection,
             server_side=context.protocol is ssl.PROTOCOL_TLS_SERVER,
             do_handshake_on_connect=False,
             server_hostname=host,
         )
+    except (OSError, ValueError) as error:
+        connection.close()
+        raise HandshakeFailed(_cause(error)) from error
+
+
+def shake_hands(secure: ssl.SSLSocket, *, seconds: float) -> None:
+    """Do the handshake within one deadline; the socket blocks afterwards, without a timeout.
+
+    Raises
+    ------
+    HandshakeFailed
+        As `handshake`; the socket is closed.
+    """
+    try:
         secure.settimeout(seconds)  # `do_handshake` takes it for all its steps together
         secure.do_handshake()
         secure.settimeout(None)
     except (OSError, ValueError) as error:
-        (connection if secure is None else secure).close()
+        secure.close()
         raise HandshakeFailed(_cause(error)) from error
-    return secure
 
 
 def problems(credentials: Credentials) -> list[str]:

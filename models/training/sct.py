@@ -26,7 +26,7 @@ def training_files(pairs: Path) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Train the default network from scratch or from the weights of another run."""
+    """Train the default network."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -39,6 +39,7 @@ from models.sct_ood import features, fit
 from models.training.evaluate_sct import evaluate, evaluation_files
 from models.training.loop import RECORD, WEIGHTS
 from models.training.sct import training_files
+from models.training.sct_data import HELD_OUT
 from models.training.sct_pairs import PIXEL_MM, Pair, load_pair
 
 AGREEMENT: Final = 5e-4
@@ -74,6 +75,8 @@ class Description:
     body_region: str
     data: tuple[DataSource, ...]
     weights_licence: str = "Apache-2.0"
+    notes: tuple[str, ...] = ()
+    """More sentences on the data, for the card."""
 
 
 def build_pack(
@@ -194,6 +197,7 @@ def card(
         "CBCTs come from `models/cbct_sim.py`, a fan-beam simulator with scatter, beam hardening, "
         "noise, truncation and calibration errors drawn at random for each pair "
         f"({training['pairs']} pairs, `models/training/sct_pairs.py`).",
+        *described.notes,
         "",
         "## Training",
         f"`--mode {training['mode']}`, {training['steps']} steps in {training['minutes']} minutes "
@@ -210,6 +214,8 @@ def card(
         "",
         "## Limits",
         "- No real CBCT, no metal, no contrast agent, no children, no cone-angle artefacts.",
+        "- Contrast that the shading of a CBCT hides does not come back: a tumor some 20 HU darker "
+        "than muscle may stay unseen in the synthetic CT. Do not delineate on it.",
         "- Where the CBCT looks unlike the training images the node refuses to run it "
         "(`familiar` in model.json).",
         "",
@@ -255,6 +261,13 @@ def main() -> None:
         title="Synthetic CT from cone-beam CT, trained on simulation",
         body_region=args.region,
         data=(STS,),
+        notes=(
+            "About 70 % of the pairs come from the 28 patients, 30 % from procedural phantoms "
+            "(thorax, pelvis, abdomen, head: `models/phantom.py`, `models/phantom_sites.py`). "
+            f"Never trained on: {', '.join(sorted(HELD_OUT))}. The images are crops of some 15-20 "
+            "cm around a tumor, of PET/CT quality. Attribution: Vallieres et al., Phys Med Biol "
+            "60 (2015) 5471; Clark et al., J Digit Imaging 26 (2013) 1045 (TCIA).",
+        ),
     )
     trained = (load_pair(p) for p in training_files(args.pairs))
     familiar = (p for p in trained if p.name.startswith(MEASURED))

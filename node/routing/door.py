@@ -60,7 +60,7 @@ class Door:
         self._resent: dict[Uid, datetime] = dict(resent or {})
 
     def resent_at(self, series_instance_uid: str) -> datetime | None:
-        """Return when the last released association began that repeated objects of a series."""
+        """Return when the last sound association began that repeated objects of a series."""
         with self._lock:
             return self._resent.get(Uid(series_instance_uid))
 
@@ -100,7 +100,7 @@ class Door:
         with self._lock:
             opened = self._open.pop(association_id, None)
             repeated = self._repeated.pop(association_id, set())
-            if end != RELEASED:
+            if end != RELEASED or refused:
                 repeated = set()
             if opened is not None:
                 for series in repeated:

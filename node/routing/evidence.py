@@ -74,7 +74,7 @@ def arrival(
     resent_at
         When a released association began that repeated objects of it, if one did.
     """
-    broken = [a for a in associations if a.ended_at is not None and a.end != RELEASED]
+    broken = [a for a in associations if a.ended_at is not None and not _sound(a)]
     if resent_at is not None:
         broken = [a for a in broken if a.ended_at is not None and a.ended_at > resent_at]
     return Arrival(
@@ -86,9 +86,9 @@ def arrival(
 
 
 def _resumed(broken: AssociationInfo, associations: Iterable[AssociationInfo]) -> bool:
-    """Tell whether an association that began after the break was released."""
+    """Tell whether an association that began after the break brought everything it had."""
     return any(
-        a.end == RELEASED and broken.ended_at is not None and a.opened_at >= broken.ended_at
+        _sound(a) and broken.ended_at is not None and a.opened_at >= broken.ended_at
         for a in associations
     )
 
@@ -174,3 +174,11 @@ class Patient:
             for i in self._ledger.instances_by_sop_uid(named - own)
             if i.header.patient_key not in patients
         )
+
+
+def _sound(association: AssociationInfo) -> bool:
+    """Tell whether an association was released, and nothing that it brought was refused.
+
+    A sender may release after objects that we did not take: the disk was full for the last slices.
+    """
+    return association.end == RELEASED and not association.refused

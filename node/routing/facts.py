@@ -32,7 +32,8 @@ class Arrival:
     open_associations: int
     """Associations that delivered to it and are still open."""
     interrupted: bool
-    """An association that delivered to it broke, and none that began later was released."""
+    """An association that delivered to it broke or brought objects that we refused, and none that
+    began later was released with all that it brought."""
     one_by_one: bool
     """No association brought more than about one object: the end of one says nothing."""
 

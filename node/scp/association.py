@@ -21,7 +21,14 @@ from node.errors import NodeError
 from node.log import event
 from node.scp import negotiation, wire
 from node.scp.admission import Occasionally, WaitingRoom, contains
-from node.scp.commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, N_REQUESTS, response_to
+from node.scp.commands import (
+    AFFECTED_SOP_INSTANCE,
+    C_CANCEL_RQ,
+    C_ECHO_RQ,
+    C_STORE_RQ,
+    N_REQUESTS,
+    response_to,
+)
 from node.scp.errors import AbortReason, ProtocolError
 from node.scp.messages import Begun, Reassembly
 from node.scp.negotiation import Context, Negotiation, Rejection, Request
@@ -31,7 +38,7 @@ from node.scp.settings import Door, ReceiverSettings
 from node.scp.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION, answer
 from node.scp.storing import begin_store
 from node.sockets import tune
-from node.tls import HandshakeFailed, handshake
+from node.tls import HandshakeFailed, shake_hands, wrapped
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +93,7 @@ class Connection:
         self._shared = reception
         self._context = context
         self._id = secrets.token_hex(4)
+        self._was_cut = False
 
     def run(self) -> None:
         """Serve the peer until it goes, or has to."""
@@ -104,6 +112,7 @@ class Connection:
 
     def cut(self) -> None:
         """Close the connection in both directions, from any thread; harmless when it is closed."""
+        self._was_cut = True
         with suppress(OSError):
             # not the method of an SSLSocket, which would forget the encryption under its thread
             socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
@@ -114,9 +123,11 @@ class Connection:
         settings = self._shared.settings
         try:
             if self._context is not None:
-                self._connection = handshake(
-                    self._connection, self._context, seconds=settings.request_timeout_s
-                )
+                secure = wrapped(self._connection, self._context)
+                self._connection = secure  # before the first wait: `cut` must reach it
+                if self._was_cut:  # perhaps the empty shell that the TCP socket is now
+                    self.cut()
+                shake_hands(secure, seconds=settings.request_timeout_s)
             tune(self._connection)
         except HandshakeFailed as error:
             self._tell_seldom("tls_refused", str(error))
@@ -239,7 +250,7 @@ class Connection:
                 dialog.take(pdu.body)
             elif pdu.type == wire.RELEASE_RQ:
                 stream.send(wire.RELEASE_RP, seconds=settings.pdu_timeout_s)
-                return "RELEASED"
+                return "ABORTED" if dialog.under_way else "RELEASED"  # an object got lost with it
             elif pdu.type == wire.ABORT:
                 return "ABORTED"
             else:
@@ -362,8 +373,9 @@ class _Dialog:
         if begun is None or exchange is None:
             return
         reply = self._finished(exchange)
+        if begun.command.field == C_STORE_RQ:
+            self._session.judged(begun.command.uid(AFFECTED_SOP_INSTANCE), reply.status == SUCCESS)
         if reply.status != SUCCESS:
-            self._session.refused += 1
             if isinstance(exchange, Answered):  # the others have told why, where they know it
                 _warn(
                     "request_refused",

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from node.domain import Clock, Source
+from node.domain import Clock, Source, Uid
 from node.errors import NodeError
 from node.log import event
 from node.scp.settings import Door
@@ -29,10 +29,21 @@ class Session:
     """The intake knows that the association is open."""
     received: int = 0
     refused: int = 0
+    """Objects that were not taken, nor later on this association."""
     bytes: int = 0
     """Of the data sets that were received."""
     end: str = field(default="", init=False)
     """RELEASED, ABORTED or LOST."""
+    _lacking: set[int] = field(default_factory=set, init=False)
+    """Hashes of the SOP Instance UIDs of what was refused: a hostile UID may be of any length."""
+
+    def judged(self, sop_instance_uid: Uid, taken: bool) -> None:  # noqa: FBT001 - what it is
+        """Note what became of an object; one that is taken at the second try is not lacking."""
+        if taken:
+            self._lacking.discard(hash(sop_instance_uid))
+        else:
+            self._lacking.add(hash(sop_instance_uid))
+        self.refused = len(self._lacking)
 
 
 class Sessions:

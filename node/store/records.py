@@ -58,6 +58,8 @@ class AssociationInfo:
     """RELEASED, ABORTED or LOST; empty while it is open."""
     instances: int = 0
     """Objects of the series that came on it first; repeated ones do not count."""
+    refused: int = 0
+    """Objects of any series that it brought and that were not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,4 +324,5 @@ def _delivered(line: Row[Any], known: Row[Any] | None) -> AssociationInfo:
         ended_at=known.ended_at if known is not None else line.last_at,
         end=known.end if known is not None else "",
         instances=line.instances,
+        refused=known.refused if known is not None else 0,
     )

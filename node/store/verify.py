@@ -70,6 +70,10 @@ class Verification(LedgerPart):
             open_work=work,
         )
 
+    def open_work(self) -> dict[str, int]:
+        """Return what has not come to its end yet, by kind; cheap."""
+        return self._database.read(open_work)
+
     def database_damage(self) -> list[str]:
         """Return what the database finds wrong with itself; reads all of it."""
         return self._database.read(damage)

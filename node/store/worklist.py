@@ -5,6 +5,7 @@ ledger and with ten thousand. Text that a person typed is a bound parameter of L
 escaped.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,32 +129,31 @@ class Running:
     started_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldResults:
+    """Results of one job that are held for one destination."""
+
+    job_id: int
+    destination: str
+    reason: str
+    hint: str
+    count: int
+    since: datetime
+
+
 class Worklist(LedgerPart):
     """Pages of jobs and studies."""
 
     def job_page(self, wanted: JobFilter) -> JobPage:
         """Return one page of the jobs that `wanted` lets through."""
         j, s = schema.job.c, schema.series.c
-        joined = schema.job.outerjoin(schema.series, s.series_instance_uid == j.series_instance_uid)
-        source = joined if wanted.text else schema.job
-        where = _job_conditions(wanted)
-        tally = select(j.state, func.count().label("many")).select_from(source).where(*where)
-        # Numbers first: the wide rows are read for one page only.
-        numbers = (
-            select(j.id)
-            .select_from(source)
-            .where(*where, *_in_states(wanted))
-            .order_by(j.id.desc())
-            .limit(PAGE)
-            .offset((wanted.page - 1) * PAGE)
-        )
         lines = select(schema.job, s.modality, s.study_instance_uid, s.patient_key).select_from(
-            joined
+            _WITH_SERIES
         )
 
         def look(connection: Connection) -> JobPage:
-            counts = {row.state: row.many for row in connection.execute(tally.group_by(j.state))}
-            ids = list(connection.execute(numbers).scalars())
+            # Numbers first: the wide rows are read for one page only.
+            ids, counts = (_searched if wanted.text else _filtered)(connection, wanted)
             rows = connection.execute(lines.where(j.id.in_(ids)).order_by(j.id.desc())).all()
             deliveries = _deliveries_of(connection, ids)
             states = [state.value for state in wanted.states] or list(counts)
@@ -178,22 +178,23 @@ class Worklist(LedgerPart):
             Only studies that hold a series in one of these.
         """
         s = schema.series.c
-        query = select(s.study_instance_uid, func.max(s.last_received_at).label("at"))
+        where: list[ColumnElement[bool]] = []
         if text:
-            query = query.where(_like(text, s.study_instance_uid, s.series_instance_uid))
+            where.append(_like(text, s.study_instance_uid, s.series_instance_uid))
         if states:
-            query = query.where(s.state.in_([state.value for state in states]))
-        grouped = query.group_by(s.study_instance_uid)
+            where.append(s.state.in_([state.value for state in states]))
+        how_many = select(func.count(s.study_instance_uid.distinct())).where(*where)
         paged = (
-            grouped.order_by(func.max(s.last_received_at).desc())
+            select(s.study_instance_uid, func.max(s.last_received_at).label("at"))
+            .where(*where)
+            .group_by(s.study_instance_uid)
+            .order_by(func.max(s.last_received_at).desc())
             .limit(PAGE)
             .offset((page - 1) * PAGE)
         )
 
         def look(connection: Connection) -> StudyPage:
-            total = connection.execute(
-                select(func.count()).select_from(grouped.subquery())
-            ).scalar_one()
+            total = connection.execute(how_many).scalar_one()
             rows: list[tuple[str, datetime]] = [
                 (uid, last) for uid, last in connection.execute(paged)
             ]
@@ -293,6 +294,30 @@ class Worklist(LedgerPart):
 
         return self._database.read(look)
 
+    def held_results(self) -> list[HeldResults]:
+        """Return the results that are held, by job, destination and reason, oldest first."""
+        d = schema.delivery.c
+        keys = (d.job_id, d.destination, d.reason, d.hint)
+        query = (
+            select(*keys, func.count().label("many"), func.min(d.changed_at).label("since"))
+            .where(d.state == DeliveryState.HELD.value)
+            .group_by(*keys)
+            .order_by(func.min(d.changed_at))
+        )
+        return self._database.read(
+            lambda c: [
+                HeldResults(
+                    job_id=row.job_id,
+                    destination=row.destination,
+                    reason=row.reason,
+                    hint=row.hint,
+                    count=row.many,
+                    since=row.since,
+                )
+                for row in c.execute(query)
+            ]
+        )
+
     def running(self) -> list[Running]:
         """Return the jobs that run now, oldest start first."""
         j, t = schema.job.c, schema.attempt.c
@@ -326,6 +351,38 @@ class Worklist(LedgerPart):
             .limit(limit)
         )
         return self._database.read(lambda c: [to_event(row) for row in c.execute(query)])
+
+
+_WITH_SERIES: Final = schema.job.outerjoin(
+    schema.series, schema.series.c.series_instance_uid == schema.job.c.series_instance_uid
+)
+
+
+def _filtered(connection: Connection, wanted: JobFilter) -> tuple[list[int], dict[str, int]]:
+    """Return the numbers of the page and the count of each state, both by an index."""
+    j = schema.job.c
+    where = _job_conditions(wanted)
+    tally = select(j.state, func.count().label("many")).where(*where).group_by(j.state)
+    numbers = (
+        select(j.id)
+        .where(*where, *_in_states(wanted))
+        .order_by(j.id.desc())
+        .limit(PAGE)
+        .offset((wanted.page - 1) * PAGE)
+    )
+    counts = {row.state: int(row.many) for row in connection.execute(tally)}
+    return [int(number) for number in connection.execute(numbers).scalars()], counts
+
+
+def _searched(connection: Connection, wanted: JobFilter) -> tuple[list[int], dict[str, int]]:
+    """Return the same for a search: the texts of all jobs are compared once, not twice."""
+    j = schema.job.c
+    query = select(j.id, j.state).select_from(_WITH_SERIES).where(*_job_conditions(wanted))
+    found = connection.execute(query.order_by(j.id.desc())).all()
+    states = {state.value for state in wanted.states}
+    numbers = [int(number) for number, state in found if not states or state in states]
+    first = (wanted.page - 1) * PAGE
+    return numbers[first : first + PAGE], dict(Counter(str(state) for _, state in found))
 
 
 def _job_conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:

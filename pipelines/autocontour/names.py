@@ -155,9 +155,13 @@ LEARNED: Final = frozenset(
 """Structures that only a model pack finds."""
 
 
-def written_name(organ: Organ, *, cut: bool) -> str:
-    """Return the name to be written; ``~`` marks an organ that the image cuts off (TG-263)."""
+def written_name(organ: Organ, *, cut: bool, name: str = "") -> str:
+    """Return the name to be written; ``~`` marks an organ that the image cuts off (TG-263).
+
+    `name` is that of a template, if it has one.
+    """
+    name = name or organ.value
     if not (cut and TABLE[organ].whole_organ):
-        return organ.value
-    stem, _, side = organ.value.rpartition("_")
-    return f"{stem}~_{side}" if stem else f"{organ.value}~"
+        return name
+    stem, _, side = name.rpartition("_")
+    return f"{stem}~_{side}" if stem and side in {"L", "R"} else f"{name}~"

@@ -6,10 +6,8 @@ and the others are delivered.
 """
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from models.organs import Network
 from models.pack import Manifest
 from pipelines.api import Finding, InputRejected, Json, Outcome, Request, Role, Severity
+from pipelines.autocontour.assemble import assemble
 from pipelines.autocontour.body import body_surface, find_body
 from pipelines.autocontour.bones import find_bones, find_hard
 from pipelines.autocontour.canal import canal_surface, find_canal
@@ -25,20 +24,15 @@ from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
 from pipelines.autocontour.learned import find_organs, implausible, installed, tolerated
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.morphology import bounding_box
-from pipelines.autocontour.names import LEARNED, TABLE, Organ, written_name
+from pipelines.autocontour.names import LEARNED, TABLE, Organ
+from pipelines.autocontour.outputs import further
+from pipelines.autocontour.pages import write_pages
 from pipelines.autocontour.settings import AutocontourSettings
+from pipelines.autocontour.template import structures_of
 from pipelines.dicom.read import text
 from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
-from pipelines.dicom.rtstruct_writer import (
-    Structure,
-    WriterProfile,
-    Written,
-    write_structure_set,
-)
+from pipelines.dicom.rtstruct_writer import WriterProfile, Written, write_structure_set
 from pipelines.dicom.volume import CtVolume, read_volume
-from pipelines.geometry.contours import LEVEL
-from pipelines.report.figures import Overlay, Scan, three_planes
-from pipelines.report.page import Picture, Section, Table, write_page
 
 CBCT_WORDS: Final = ("cone-beam", "cone beam", "cbct", "on-board imager", "obi", "xvi")
 """In manufacturer or model: the image is a cone-beam CT, whose values these methods do not fit."""
@@ -79,20 +73,25 @@ def run(request: Request) -> Outcome:
     volume = read_volume(request.inputs.paths(Role.CT))
     _gate(volume)
     image = work_image(volume.hu, volume.geometry, settings.work_grid_mm)
-    found = find_all(image, [Organ(name) for name in settings.structures])
+    wanted = {Organ(name) for name in structures_of(settings.entries)}
+    found = find_all(image, sorted(wanted - LEARNED, key=list(Organ).index))
     provenance = request.provenance
     if settings.model_pack != "none":
         pack, network = installed(settings.model_pack)
-        found = with_learned(found, pack.manifest, network)
+        found = with_learned(found, pack.manifest, network, wanted)
         provenance = dataclasses.replace(
             provenance, model=f"classical + {pack.label}", model_sha256=pack.sha256
         )
-    structures, verdicts = _checked(found, _seen(volume, found.image))
-    if not structures:
-        raise InputRejected("no structure was found in the image: " + _reasons(found, verdicts))
+    verdicts = judged(found, _seen(volume, found.image))
+    pixel_mm = min(volume.geometry.pixel_spacing)
+    made = assemble(settings.entries, found.surfaces, verdicts, found.image, pixel_mm)
+    findings = [*found.findings, *(f for v in verdicts.values() for f in v.findings)]
+    findings += made.findings
+    if not made.structures:
+        raise InputRejected("no structure was found in the image: " + _reasons(findings))
     path = request.output / FILE_NAME
     written = write_structure_set(
-        structures,
+        made.structures,
         volume.headers,
         volume.geometry,
         provenance,
@@ -104,15 +103,13 @@ def run(request: Request) -> Outcome:
             series_description=f"AUTO {provenance.model} UNAPPROVED",
         ),
     )
-    kept = [s for s in structures if s.name in written.contours]
+    kept = [s for s in made.structures if s.name in written.contours]
     trips = check_structure_set(path, kept, volume.headers, volume.geometry)
-    findings = [*volume.findings, *found.findings, *(f for v in verdicts for f in v.findings)]
-    findings += _dropped(written)
-    outcome = Outcome(
-        objects=(written.object,), findings=tuple(findings), figures=_figures(written, trips)
-    )
-    _report(request.output / "report", volume, found, outcome)
-    return outcome
+    findings = [*volume.findings, *findings, *_dropped(written)]
+    figures = _figures(written, trips)
+    sheet = write_pages(request.output / "report", volume, found.image, made, figures, findings)
+    more = further(request, settings, provenance, volume, kept, sheet.pdf)
+    return Outcome(objects=(written.object, *more), findings=tuple(findings), figures=figures)
 
 
 def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
@@ -144,8 +141,13 @@ def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
     )
 
 
-def with_learned(found: Found, manifest: Manifest, network: Network) -> Found:
-    """Add the organs that a network finds, unless they say that the image is of another region."""
+def with_learned(
+    found: Found, manifest: Manifest, network: Network, wanted: Collection[Organ]
+) -> Found:
+    """Add the organs that a network finds, unless they say that the image is of another region.
+
+    All of them are computed and judged together; those that are `wanted` are kept.
+    """
     image = found.image
     fields = find_organs(image.hu, found.body, image.spacing, image.directions, network, manifest)
     odd = implausible(fields, image.voxel_ml, manifest)
@@ -162,9 +164,9 @@ def with_learned(found: Found, manifest: Manifest, network: Network) -> Found:
     missing = [
         _missing(Organ(o.name), "the network did not find it")
         for o in manifest.outputs
-        if o.name not in fields
+        if o.name not in fields and o.name in wanted
     ]
-    learned = {Organ(name): field for name, field in fields.items()}
+    learned = {Organ(name): field for name, field in fields.items() if name in wanted}
     return dataclasses.replace(
         found,
         surfaces=found.surfaces | learned,
@@ -236,40 +238,16 @@ def _seen(volume: CtVolume, image: WorkImage) -> Mask:
     return np.asarray(~volume.padded[at])
 
 
-def _checked(found: Found, seen: Mask) -> tuple[list[Structure], list[Verdict]]:
-    """Return what is written, on the CT's grid, and the verdict on everything found."""
-    structures, verdicts = [], []
-    for organ, surface in found.surfaces.items():
-        verdict = check(organ, surface, found.image, seen, found.volumes_ml.get(organ))
-        verdicts.append(verdict)
-        if not verdict.write:
-            continue
-        entry = TABLE[organ]
-        values, corner = found.image.fine(surface)
-        structures.append(
-            Structure(
-                number=entry.number,
-                name=written_name(organ, cut=verdict.cut),
-                field=values,
-                corner=corner,
-                interpreted_type=entry.interpreted_type,
-                color=entry.color,
-                code=entry.code,
-                description=_method(organ),
-                remark=verdict.remark,
-            )
-        )
-    return structures, verdicts
+def judged(found: Found, seen: Mask) -> dict[Organ, Verdict]:
+    """Return the verdict on everything that was found."""
+    return {
+        organ: check(organ, surface, found.image, seen, found.volumes_ml.get(organ))
+        for organ, surface in found.surfaces.items()
+    }
 
 
-def _method(organ: Organ) -> str:
-    return "learned model" if organ in LEARNED else "classical method without a learned model"
-
-
-def _reasons(found: Found, verdicts: Sequence[Verdict]) -> str:
-    messages = [f.message for f in found.findings]
-    messages += [f.message for verdict in verdicts for f in verdict.findings]
-    return "; ".join(messages)
+def _reasons(findings: Sequence[Finding]) -> str:
+    return "; ".join(dict.fromkeys(finding.message for finding in findings))
 
 
 def _dropped(written: Written) -> list[Finding]:
@@ -300,53 +278,3 @@ def _figures(written: Written, trips: Sequence[RoundTrip]) -> dict[str, Json]:
         "points": written.points,
         "file_bytes": written.object.path.stat().st_size,
     }
-
-
-def _report(folder: Path, volume: CtVolume, found: Found, outcome: Outcome) -> None:
-    """Write report.json, the picture and the page; they hold no patient's name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rois = outcome.figures["rois"]
-    findings = [dataclasses.asdict(f) for f in outcome.findings]
-    (folder / "report.json").write_text(
-        json.dumps({"figures": dict(outcome.figures), "findings": findings}, indent=2) + "\n"
-    )
-    row, column = volume.geometry.row_direction, volume.geometry.column_direction
-    picture = three_planes(
-        Scan(
-            hu=found.image.hu,
-            spacing=found.image.spacing,
-            row_direction=(float(row[0]), float(row[1]), float(row[2])),
-            column_direction=(float(column[0]), float(column[1]), float(column[2])),
-        ),
-        folder / "contours.png",
-        overlays=[
-            Overlay(name=organ.value, mask=surface >= LEVEL, color=_hex(TABLE[organ].color))
-            for organ, surface in found.surfaces.items()
-        ],
-        title="autocontour",
-    )
-    table = Table(
-        head=("structure", "volume [cc]", "contours", "Dice of the file read back"),
-        rows=[
-            (name, *(_cell(values, key) for key in ("volume_cc", "contours", "round_trip_dice")))
-            for name, values in (rois.items() if isinstance(rois, dict) else ())
-        ],
-    )
-    write_page(
-        folder / "index.html",
-        "Auto-contours",
-        [
-            Section(title="Structures", findings=outcome.findings, tables=[table]),
-            Section(title="Picture", pictures=[Picture(path=picture)]),
-        ],
-        lead="RT Structure Set drawn automatically, not reviewed by anyone.",
-    )
-
-
-def _cell(values: Json, key: str) -> float | int | str:
-    value = values.get(key) if isinstance(values, dict) else None
-    return value if isinstance(value, (float, int)) else ""
-
-
-def _hex(color: tuple[int, int, int]) -> str:
-    return "#" + "".join(f"{part:02x}" for part in color)

@@ -1,22 +1,37 @@
 """Settings of the autocontour pipeline."""
 
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
-OrganName = Literal["External", "Lung_L", "Lung_R", "Lungs", "Bones", "SpinalCanal"]
+from pipelines.autocontour.template import (
+    ClassicalName,
+    LearnedName,
+    TemplateEntry,
+    check_template,
+)
+from pipelines.report.settings import OutputSettings
 
 
-class AutocontourSettings(BaseModel):
+class AutocontourSettings(OutputSettings):
     """Settings of the autocontour pipeline."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-    structures: tuple[OrganName, ...] = Field(
+    structures: tuple[ClassicalName, ...] = Field(
         default=("External", "Lung_L", "Lung_R", "Lungs", "Bones", "SpinalCanal"),
         min_length=1,
-        description="Which structures are written, where they are found.",
+        description="Which structures are written, where they are found, beside those of the pack.",
         examples=[["External", "Lungs"]],
+    )
+    template: tuple[TemplateEntry, ...] = Field(
+        default=(),
+        description="In place of `structures`: what is written, in this order, with names, types, "
+        "colors and derived structures; see docs/contouring.md.",
+        examples=[
+            [
+                {"structure": "SpinalCanal", "color": "#ffcc00"},
+                {"expression": "SpinalCanal + 5mm", "name": "SpinalCanal_05"},
+            ]
+        ],
     )
     model_pack: Literal["none", "headneck-openkbp"] = Field(
         default="none",
@@ -52,3 +67,17 @@ class AutocontourSettings(BaseModel):
         description="Voxel size that structures are found at; surfaces are placed between voxels.",
         examples=[2.0],
     )
+
+    @model_validator(mode="after")
+    def _template_holds(self) -> Self:
+        check_template(self.template, pack=self.model_pack != "none")
+        return self
+
+    @property
+    def entries(self) -> tuple[TemplateEntry, ...]:
+        """The template, or what `structures` and the pack stand for, in the order of the table."""
+        if self.template:
+            return self.template
+        learned = get_args(LearnedName) if self.model_pack != "none" else ()
+        classical = (name for name in get_args(ClassicalName) if name in self.structures)
+        return tuple(TemplateEntry(structure=name) for name in (*classical, *learned))

@@ -20,6 +20,7 @@ from pydicom.tag import Tag
 from pydicom.uid import RTStructureSetStorage
 
 from pipelines.api import DerivedObject, InputRejected, Provenance
+from pipelines.dicom.charset import hold
 from pipelines.dicom.header import (
     clean_text,
     content_datetime,
@@ -71,6 +72,8 @@ class Structure:
     """How it was made; ROI Description."""
     remark: str = ""
     """Verdict of the checks; ROI Observation Description."""
+    label: str = ""
+    """Name for display in any script, at most 16 characters; ROI Observation Label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,7 @@ def write_structure_set(
     if not frame:
         raise InputRejected("the series has no Frame of Reference UID; contours need one")
     ds = _header(headers, frame, provenance, profile)
+    hold(ds, [structure.label for structure in structures])
     references = [_image(h) for h in headers]
     counts: dict[str, int] = {}
     dropped: dict[str, int] = {}
@@ -305,6 +309,8 @@ def _observation(structure: Structure, number: int) -> Dataset:
     item = Dataset()
     item.ObservationNumber = number
     item.ReferencedROINumber = structure.number
+    if structure.label:
+        item.ROIObservationLabel = clean_text("SH", structure.label)
     if structure.remark:
         item.ROIObservationDescription = clean_text("ST", structure.remark)
     if structure.code is not None:

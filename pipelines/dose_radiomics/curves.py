@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.dicom.rtdose_dvh import Histogram, bin_width
 from pipelines.dicom.rtstruct import Roi
 from pipelines.dose_radiomics.evaluate import Evaluated
-from pipelines.dose_radiomics.rois import Both, Either, Name, Node, Not
+from pipelines.geometry.expressions import Both, Either, Name, Node, Not
 
 
 def histograms(results: Sequence[Evaluated]) -> tuple[list[Histogram], list[str]]:

@@ -32,8 +32,9 @@ from pipelines.dose_radiomics.recipe import (
     region_features,
 )
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Both, ExpressionError, Name, Node, find, names, parse
+from pipelines.dose_radiomics.rois import find
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.expressions import Both, ExpressionError, Name, Node, names, parse
 from pipelines.radiomics.contours import Solid, Spacing, box_solid, solid
 from pipelines.radiomics.region import Features
 

@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dose_radiomics.margins import Grown, depth, lattice
-from pipelines.dose_radiomics.rois import (
+from pipelines.dose_radiomics.margins import Grown, lattice
+from pipelines.dose_radiomics.rois import fractions, possible
+from pipelines.geometry.expressions import (
     Band,
     Both,
     Either,
@@ -17,12 +18,11 @@ from pipelines.dose_radiomics.rois import (
     Name,
     Node,
     Not,
-    fractions,
     leaves,
-    possible,
     reach_mm,
     uses_dose,
 )
+from pipelines.geometry.margins import depth
 from pipelines.geometry.polygons import coverage
 from pipelines.radiomics.cells import Window, indices, on_voxels
 from pipelines.radiomics.contours import Slab, Solid

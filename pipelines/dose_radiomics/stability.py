@@ -22,9 +22,9 @@ from pipelines.dose_radiomics.evaluate import Evaluator
 from pipelines.dose_radiomics.inputs import Case
 from pipelines.dose_radiomics.recipe import measured, region_features
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import uses_dose
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability_classes import LIMITS_CV, LIMITS_ICC, Stability
+from pipelines.geometry.expressions import uses_dose
 from pipelines.radiomics.features import FEATURES
 from pipelines.radiomics.region import Interpolation
 from pipelines.radiomics.resample import Axes, cubic, trilinear

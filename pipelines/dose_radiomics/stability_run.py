@@ -6,10 +6,10 @@ from pathlib import Path
 from pipelines.api import InputRejected
 from pipelines.dose_radiomics.folder import read_cases
 from pipelines.dose_radiomics.patterns import matches
-from pipelines.dose_radiomics.rois import ExpressionError, Name, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from pipelines.dose_radiomics.stability import study
 from pipelines.dose_radiomics.stability_report import summary, write_study
+from pipelines.geometry.expressions import ExpressionError, Name, parse
 
 
 def run(

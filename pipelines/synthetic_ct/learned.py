@@ -23,7 +23,7 @@ Hu = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Vector = tuple[float, float, float]
 
-SECOND_OPINION_STEP: Final = 4
+SECOND_OPINION_STEP: Final = 8
 """Every n-th slice is asked twice, once upside down."""
 SQUARE: Final = 0.01
 """Relative difference of row and column spacing that still counts as square."""

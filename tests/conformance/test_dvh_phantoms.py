@@ -17,7 +17,7 @@ from pipelines.dicom.rtdose import read_dose
 from pipelines.dicom.rtstruct import read_structure_set
 from pipelines.dose_radiomics.recipe import region_dvh
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Name
+from pipelines.geometry.expressions import Name
 from pipelines.radiomics.contours import Spacing, solid
 from tests.conftest import ROOT
 from tests.unit.pipelines.dose_radiomics.support import cylinder, dose, save, structure_set

@@ -23,7 +23,7 @@ def settle(node: Node, seconds: float = 30.0) -> None:
     """Wait until nothing is under way (L11)."""
     ledger = node.store.ledger
     until(
-        lambda: not any(ledger.verdict(contents=False).open_work.values()),
+        lambda: not any(ledger.open_work().values()),
         seconds,
         what="the node did not settle",
     )

@@ -21,7 +21,7 @@ from tests.integration.network.support import FakePeer
 from tests.node_kit import ROOT, settings, until
 from tests.served_kit import READY, Modality, series
 
-RUNS = int(os.environ.get("RTNODE_FAULT_RUNS", "4"))
+RUNS = int(os.environ.get("RTNODE_FAULT_RUNS", "3"))
 
 FILES, WRITER = "node.store.files", "node.store.writer"
 LEDGER = "node.store.ledger"
@@ -117,7 +117,7 @@ def finish(forged, modalities, pacs) -> None:
         modality.join(90)
     assert all(modality.released for modality in modalities)
     ledger = forged.ledger
-    until(lambda: not any(ledger.verdict(contents=False).open_work.values()), 60,
+    until(lambda: not any(ledger.open_work().values()), 60,
           what="the node did not settle")  # fmt: skip
     ledger.close()
     forged.send_signal(signal.SIGTERM)

@@ -29,7 +29,7 @@ from tests.store_kit import (
 )
 
 pytestmark = pytest.mark.postgresql
-SUITE = ("test_jobs.py", "test_intake.py", "test_verify.py")
+SUITE = ("test_jobs.py", "test_verify.py")
 """In CI; ``RTNODE_TEST_DATABASE=<url of a server> pytest tests/unit/node/store`` runs all."""
 
 

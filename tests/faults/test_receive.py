@@ -15,7 +15,7 @@ from tests.integration.network.support import FakePeer
 from tests.node_kit import ROOT, node, send, until
 from tests.store_kit import ct, push, store
 
-SLICES = int(os.environ.get("RTNODE_FAULT_SLICES", "600"))
+SLICES = int(os.environ.get("RTNODE_FAULT_SLICES", "400"))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ LARGE = """
 
 @pytest.mark.slow
 def test_a14_a_study_of_thousands_of_slices_stays_small_and_others_are_served(tmp_path):
-    """600 slices in CI; ``RTNODE_FAULT_SLICES=10000`` is the whole fault."""
+    """400 slices in CI; ``RTNODE_FAULT_SLICES=10000`` is the whole fault."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LARGE), tmp_path, str(SLICES)],
         check=False, cwd=ROOT, capture_output=True, text=True, timeout=1200,

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from node.log import event
+from node.web.pages.job import is_blocked
 from node.web.site import Refusal, Site
 
 _COMMANDS: Final = {"retry": "retry", "cancel": "cancel", "resend": "resend"}
@@ -23,6 +24,9 @@ def on_job(site: Site, request: Request) -> Response:
     command = _COMMANDS.get(action)
     if command is None:
         raise Refusal(404, "there is no such action")
+    detail = site.ledger().job_detail(job)
+    if command == "retry" and detail is not None and is_blocked(detail):
+        _require_reason(request)  # a gate said no: whoever overrules it says why
     _act(site, request, command, job=job)
     return RedirectResponse(f"/jobs/{job}?done={action}", status_code=303)
 
@@ -38,8 +42,13 @@ def _act(site: Site, request: Request, command: str, **subject: str | int) -> No
     user = request.state.session.user
     if not user.may_act:
         raise Refusal(403, "this needs an operator", hint="ask one; you may look at everything")
+    if command in _NEED_REASON:
+        _require_reason(request)
     reason = request.state.form.get("reason", "").strip()
-    if command in _NEED_REASON and not reason:
-        raise Refusal(400, "this needs a reason", hint="say in a few words why")
     site.command(command, by=user.name, reason=reason, **subject)
     event(_log, "web_action", what=command, user=user.name, job=subject.get("job"))
+
+
+def _require_reason(request: Request) -> None:
+    if not request.state.form.get("reason", "").strip():
+        raise Refusal(400, "this needs a reason", hint="say in a few words why")

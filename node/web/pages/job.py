@@ -56,10 +56,17 @@ def job(site: Site, request: Request) -> Response:
         settings=_settings(detail.job.settings_json),
         report=report_files(site, detail),
         actions=_actions(detail),
+        blocked=is_blocked(detail),
         viewer=subject_of_job(detail) is not None,
         dvh=detail.job.pipeline == "dose_radiomics" and detail.job.state is JobState.COMPLETED,
         done=request.query_params.get("done", ""),
     )
+
+
+def is_blocked(detail: JobDetail) -> bool:
+    """Tell whether a gate holds the results back: to send them all the same needs a reason."""
+    held = any(d.state is DeliveryState.HELD for d in detail.deliveries)
+    return detail.job.state is JobState.COMPLETED and held and bool(detail.job.reason)
 
 
 def _actions(detail: JobDetail) -> dict[str, bool]:

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from node.config.model import SENDER
-from node.store.records import Counts
+from node.store.ledger import Ledger
+from node.store.records import Counts, HeldItem
 from node.web.packs import packs
 from node.web.site import Site
 
@@ -20,7 +21,7 @@ def overview(site: Site, request: Request) -> Response:
     ledger = site.ledger()
     live = site.live()
     free_gb, total_gb, disk_state = site.disk()
-    held = site.remembered("held", ledger.held)
+    held = site.remembered("held", lambda: _held(ledger))
     counts = site.remembered("counts", ledger.counts)
     since = site.clock.now() - timedelta(days=1)
     day = site.remembered("day", lambda: ledger.activity(since))
@@ -47,6 +48,30 @@ def overview(site: Site, request: Request) -> Response:
         packs=packs(),
         associations=ledger.recent_associations(_ASSOCIATIONS),
     )
+
+
+def _held(ledger: Ledger) -> list[tuple[str, HeldItem]]:
+    """Return what needs a person, oldest first: the address of its page, and what it is about."""
+    items = [
+        (f"/jobs/{item.id}" if item.kind == "job" else f"/series/{item.id}", item)
+        for item in ledger.held()
+        if item.kind != "delivery"
+    ]
+    items += [
+        (
+            f"/jobs/{held.job_id}",
+            HeldItem(
+                kind="delivery",
+                id=str(held.job_id),
+                subject=f"{held.destination}: {held.count}",
+                reason=held.reason,
+                hint=held.hint,
+                since=held.since,
+            ),
+        )
+        for held in ledger.held_results()
+    ]
+    return sorted(items, key=lambda item: item[1].since)
 
 
 def _destinations(site: Site, counts: Counts) -> list[str]:

@@ -25,7 +25,7 @@ def jobs(site: Site, request: Request) -> Response:
         states=tuple(s for s in JobState if s.value == query.get("state")),
         pipeline=query.get("pipeline", "")[:_LONGEST_TEXT],
         route=query.get("route", "")[:_LONGEST_TEXT],
-        text=query.get("q", "").strip()[:_LONGEST_TEXT],
+        text=_text(request),
         since=site.clock.now() - span if span else None,
         page=_page(request),
     )
@@ -48,7 +48,7 @@ def jobs(site: Site, request: Request) -> Response:
 def studies(site: Site, request: Request) -> Response:
     """List studies with their series and jobs, last received first."""
     query = request.query_params
-    text = query.get("q", "").strip()[:_LONGEST_TEXT]
+    text = _text(request)
     states = [s for s in SeriesState if s.value == query.get("state")]
     found = site.ledger().study_page(text, _page(request), states)
     return site.renderer.page(
@@ -61,6 +61,12 @@ def studies(site: Site, request: Request) -> Response:
         page=_page(request),
         pages=_pages(found.total),
     )
+
+
+def _text(request: Request) -> str:
+    """Return what is searched for; PostgreSQL takes no NUL in a text."""
+    typed = request.query_params.get("q", "").strip()[:_LONGEST_TEXT]
+    return "".join(sign for sign in typed if sign.isprintable())
 
 
 def _page(request: Request) -> int:

@@ -19,9 +19,10 @@ from tests.orthanc_kit import DICOMWEB, orthanc
 class Web:
     """A DICOMweb server: stores what comes, answers with what it is told."""
 
-    def __init__(self, *, status=200, failed=None, warned=None, body=None, held=()):
+    def __init__(self, *, status=200, failed=None, warned=None, body=None, held=(), query=None):
         self.status, self.failed, self.warned = status, failed or {}, warned or {}
-        self.body, self.held = body, set(held)
+        self.body, self.held, self.query = body, set(held), query
+        self.hangs_up = False
         self.requests: list[tuple[str, dict, bytes]] = []
 
     def __enter__(self) -> Self:
@@ -35,6 +36,9 @@ class Web:
 
             def do_GET(self) -> None:
                 web.requests.append((self.path, dict(self.headers), b""))
+                if web.query is not None:
+                    self.answer(web.query, b"")
+                    return
                 uid = self.path.rpartition("=")[2]
                 found = [{"00080018": {"vr": "UI", "Value": [uid]}}] if uid in web.held else []
                 self.answer(web.status if not found else 200, json.dumps(found).encode())
@@ -43,6 +47,9 @@ class Web:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 web.requests.append((self.path, dict(self.headers), content))
                 said = web.answer(content)
+                if web.hangs_up:
+                    self.close_connection = True
+                    return
                 self.answer(web.status, said)
 
             def answer(self, status: int, content: bytes) -> None:
@@ -133,6 +140,7 @@ def test_many_objects_are_sent_in_several_requests_over_one_connection(tmp_path)
         (0x0122, Outcome.REFUSED),
         (0x0110, Outcome.RETRY_FEW),
         (0xB000, Outcome.RETRY_FEW),
+        (0x0111, Outcome.SENT_WITH_WARNING),  # it holds our UID, which is made from the content
     ],
 )
 def test_the_reason_of_a_failed_object_means_what_it_means_to_c_store(items, reason, outcome):
@@ -151,14 +159,71 @@ def test_a_warning_counts_as_stored(items):
     assert results[0].outcome is Outcome.SENT_WITH_WARNING
 
 
-@pytest.mark.parametrize("body", [b"", b"<xml/>", b"[]", b'{"00081199": 7}', b"\xff" * 100])
-def test_an_answer_that_names_nothing_counts_only_with_http_200(items, body):
-    with Web(body=body) as web:
-        assert [r.outcome for r in deliver(destination(web.url), items)] == [Outcome.SENT] * 3
-        web.status = 202
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>welcome</html>", b"[]", b'{"00081199": 7}', b"\xff" * 100]
+)
+def test_what_an_answer_does_not_name_counts_when_it_can_be_found(items, body, status):
+    """A proxy answers 200 to everything: only the query tells what the server holds."""
+    with Web(body=body, status=status, held=[items[1].sop_instance_uid]) as web:
         results = deliver(destination(web.url), items)
 
-    assert [r.outcome for r in results] == [Outcome.RETRY_FEW] * 3
+    assert [r.outcome for r in results] == [Outcome.RETRY_FEW, Outcome.SENT, Outcome.RETRY_FEW]
+
+
+def test_an_answer_that_names_only_some_says_nothing_about_the_others(items):
+    first = json.dumps({"00081199": {"Value": [Web._item(items[0].sop_instance_uid, "", {})]}})
+    with Web(body=first.encode()) as web:
+        results = deliver(destination(web.url), items)
+
+    assert [r.outcome for r in results] == [Outcome.SENT, Outcome.RETRY_FEW, Outcome.RETRY_FEW]
+
+
+def test_a_request_that_breaks_leaves_all_its_objects_in_doubt(items):
+    """The server may hold each of them: none is sent again without a look."""
+    results = []
+    with Web() as web, pytest.raises(PeerUnreachable):
+        web.hangs_up = True
+        for result in destination(web.url).deliver(items):
+            results.append(result)  # noqa: PERF402 - what was said before the error
+
+    # the first one is blamed by the worker
+    assert [(r.item.key, r.outcome, r.status) for r in results] == [
+        (12, Outcome.RETRY, None),
+        (13, Outcome.RETRY, None),
+    ]
+
+
+def test_a_file_that_is_gone_is_refused_and_its_neighbors_go(items):
+    items[1].path.unlink()
+    with Web() as web:
+        results = deliver(destination(web.url), items)
+
+    outcomes = {r.item.key: r.outcome for r in results}
+    assert outcomes == {11: Outcome.SENT, 12: Outcome.REFUSED, 13: Outcome.SENT}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 501])
+def test_a_server_without_queries_is_sent_to_all_the_same(items, status):
+    """It answered no query before either: the same bytes once more do no harm."""
+    with Web(query=status) as web:
+        to = destination(web.url)
+        to.probe()
+        results = deliver(to, [dataclasses.replace(i, doubtful=True) for i in items])
+
+    assert [r.outcome for r in results] == [Outcome.SENT] * 3
+
+
+@pytest.mark.parametrize("status", [302, 500, 502, 503])
+def test_a_server_that_cannot_look_is_not_sent_to_blindly(items, status):
+    with Web(query=status) as web:
+        to = destination(web.url)
+        with pytest.raises(DeliveryError):
+            to.probe()
+        with pytest.raises(DeliveryError):
+            deliver(to, [dataclasses.replace(items[0], doubtful=True)])
+
+    assert not web.posts
 
 
 def test_one_bad_object_does_not_refuse_its_neighbors(items):

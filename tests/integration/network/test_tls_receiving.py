@@ -176,6 +176,16 @@ def test_silent_connections_to_the_tls_port_delay_nobody(node, peer):
             connection.socket.close()
 
 
+def test_silent_connections_to_the_tls_port_make_room_for_the_next(node):
+    """Fault B2: a flood of them must not cost a thread each until its handshake is over."""
+    settings = tls(node, max_per_address=2, request_timeout_s=600.0)
+    with receiving(FakeDoor(), **settings) as receiver:
+        silent = [RawPeer(receiver.tls_port) for _ in range(6)]
+        assert [raw.read()[0] for raw in silent[:4]] == [0] * 4  # long before that deadline
+        for raw in silent:
+            raw.socket.close()
+
+
 def test_a_handshake_that_drips_is_cut_at_its_deadline(node):
     """Fault B2, in the TLS handshake."""
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(400)

@@ -29,11 +29,13 @@ class Scene:
         self.ledger = self.store.ledger
         self.coordinator = Coordinator(self.ledger, self.config, self.clock)
 
-    def send(self, *objects, association="0000abcd", end="RELEASED") -> None:
+    def send(self, *objects, association="0000abcd", end="RELEASED", refused=0) -> None:
         self.store.intake.association_opened(source(association))
         for ds in objects:
             push(self.store, ds, association)
-        self.store.intake.association_ended(association, end=end, received=len(objects), refused=0)
+        self.store.intake.association_ended(
+            association, end=end, received=len(objects), refused=refused
+        )
 
     def look(self, later: float = 0.0) -> bool:
         self.coordinator.look()
@@ -53,6 +55,17 @@ def scene(tmp_path):
 
 def series(count=6, uid="1.2.3.2", **changes):
     return [ct(n, series=uid, **changes) for n in range(1, count + 1)]
+
+
+def test_slices_that_we_refused_are_missing_even_where_the_others_lie_side_by_side(scene) -> None:
+    """A4: the disk was full for the last two slices, and the sender released all the same."""
+    scene.send(*series(6), refused=2)
+    scene.look(30.0)
+    assert scene.state() is SeriesState.RECEIVING
+
+    scene.send(*series(8)[6:], association="0000abce")
+    scene.look(30.0)
+    assert scene.state() is SeriesState.COMPLETE
 
 
 def test_looking_again_changes_nothing(scene) -> None:

@@ -190,6 +190,27 @@ def test_a_job_is_canceled_with_a_reason(data: Store, operator: httpx.Client) ->
     assert (found.state, found.reason) == (JobState.CANCELED, "wrong patient")
 
 
+def test_results_that_a_gate_holds_are_sent_with_a_reason_only(
+    data: Store, operator: httpx.Client, tmp_path: Path
+) -> None:
+    job = start_job(data)
+    finish(data, tmp_path, results=2, hold=("the lungs are cut off", "look at the report"))
+    overview, page = operator.get("/").text, operator.get(f"/jobs/{job}").text
+
+    refused = post(operator, f"/jobs/{job}/retry")
+    waiting = data.ledger.claim_deliveries("pacs", 5)
+    done = post(operator, f"/jobs/{job}/retry", reason="checked by eye")
+
+    assert overview.count("the lungs are cut off") == 1  # one line, not one for each object
+    assert f'href="/jobs/{job}"' in overview
+    assert "Why the results are held" in page
+    assert 'id="retry"' not in page
+    assert (refused.status_code, waiting, done.status_code) == (400, [], 303)
+    assert len(data.ledger.claim_deliveries("pacs", 5)) == 2
+    last = next(e for e in data.ledger.recent_actions() if e.action == "operator_retry")
+    assert (last.detail["by"], last.detail["reason"]) == ("op", "checked by eye")
+
+
 def test_results_are_sent_again(data: Store, operator: httpx.Client, tmp_path: Path) -> None:
     job = start_job(data)
     finish(data, tmp_path, results=1)

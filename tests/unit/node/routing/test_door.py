@@ -24,11 +24,13 @@ class Repeating:
         """Fine."""
 
 
-def resend(door: Door, association: str, *series: str, end: str = "RELEASED") -> None:
+def resend(
+    door: Door, association: str, *series: str, end: str = "RELEASED", refused: int = 0
+) -> None:
     door.association_opened(source(association))
     for uid in series:
         door.accept_file(uid, source(association))
-    door.association_ended(association, end=end, received=len(series), refused=0)
+    door.association_ended(association, end=end, received=len(series), refused=refused)
 
 
 def test_a_released_repeat_is_remembered_and_a_broken_one_is_not() -> None:
@@ -36,10 +38,12 @@ def test_a_released_repeat_is_remembered_and_a_broken_one_is_not() -> None:
 
     resend(door, "00000001", "1.2.1")
     resend(door, "00000002", "1.2.2", end="ABORTED")
+    resend(door, "00000003", "1.2.3", refused=1)
 
     assert isinstance(door.resent_at("1.2.1"), datetime)
     assert door.resent_at("1.2.1").tzinfo is UTC
     assert door.resent_at("1.2.2") is None
+    assert door.resent_at("1.2.3") is None
 
 
 def test_an_archive_that_repeats_everything_every_night_does_not_fill_the_memory(

@@ -15,7 +15,9 @@ from tests.store_kit import FakeClock
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
-def association(begin: float, end: float | None, how: str = "RELEASED", objects: int = 10):
+def association(
+    begin: float, end: float | None, how: str = "RELEASED", objects: int = 10, refused: int = 0
+):
     return AssociationInfo(
         association_id=f"{begin}",
         calling_ae_title=AETitle("CTSIM1"),
@@ -25,6 +27,7 @@ def association(begin: float, end: float | None, how: str = "RELEASED", objects:
         ended_at=None if end is None else START + timedelta(seconds=end),
         end="" if end is None else how,
         instances=objects,
+        refused=refused,
     )
 
 
@@ -52,6 +55,21 @@ def series(count: int = 3, revision: int = 0) -> Series:
          "broke later"],
 )  # fmt: skip
 def test_a_break_is_healed_only_by_an_association_that_began_later_and_was_released(
+    associations, interrupted
+) -> None:
+    assert arrival(1.0, associations).interrupted is interrupted
+
+
+@pytest.mark.parametrize(
+    ("associations", "interrupted"),
+    [
+        ([association(0, 5, refused=2)], True),
+        ([association(0, 5, refused=2), association(6, 9)], False),
+        ([association(0, 5, "ABORTED"), association(6, 9, refused=1)], True),
+    ],
+    ids=["refused", "taken later", "refused again"],
+)
+def test_an_association_of_which_we_refused_objects_is_broken_however_it_ended(
     associations, interrupted
 ) -> None:
     assert arrival(1.0, associations).interrupted is interrupted

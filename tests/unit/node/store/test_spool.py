@@ -134,7 +134,8 @@ def test_twins_that_arrive_together_never_replace_each_others_file(tmp_path):
         intake = opened.intake
         intake._is_durable = lambda *_: False  # both looked before either was committed
         first = one.accept()
-        before = blobs(tmp_path)[0].stat().st_ino
+        (file,) = (path for path in blobs(tmp_path) if path.suffix == ".dcm")
+        before = file.stat().st_ino
         second = other.accept()
 
         assert (first.kept.value, second.kept.value) == ("STORED", "DUPLICATE")

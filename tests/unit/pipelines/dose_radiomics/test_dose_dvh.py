@@ -8,7 +8,7 @@ from pipelines.dicom.rtstruct import read_structure_set
 from pipelines.dose_radiomics.dvh import Dvh
 from pipelines.dose_radiomics.recipe import Biological, region_dvh
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Name
+from pipelines.geometry.expressions import Name
 from pipelines.radiomics.contours import Spacing, solid
 from tests.unit.pipelines.dicom.test_rtdose_reader import ORIENTATIONS
 from tests.unit.pipelines.dose_radiomics.support import (

@@ -7,8 +7,8 @@ from scipy.special import eval_legendre
 from pipelines.dicom.rtdose import read_dose
 from pipelines.dose_radiomics.recipe import method, region_features
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Name, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.expressions import Name, parse
 from pipelines.radiomics.contours import box_solid
 from pipelines.radiomics.engine import BinSize, features
 from pipelines.radiomics.ivh import ivh

@@ -13,8 +13,8 @@ from pipelines.dicom.sr import read_back
 from pipelines.dose_radiomics.pipeline import run
 from pipelines.dose_radiomics.recipe import Biological, region_features
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Name, parse
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.expressions import Name, parse
 from pipelines.radiomics.contours import box_solid
 from pipelines.radiomics.filter_settings import LaplacianOfGaussian, Mean
 from tests.unit.pipelines.dose_radiomics.support import (

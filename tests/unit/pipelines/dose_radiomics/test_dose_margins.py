@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from pipelines.dicom.rtdose import read_dose
 from pipelines.dicom.rtstruct import read_structure_set
-from pipelines.dose_radiomics.margins import MAX_POINTS, STEPS_MM, depth, lattice
+from pipelines.dose_radiomics.margins import MAX_POINTS, STEPS_MM, lattice
 from pipelines.dose_radiomics.recipe import measured, region_dvh, region_features
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import (
+from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.expressions import (
     Both,
     Either,
     ExpressionError,
@@ -22,7 +23,7 @@ from pipelines.dose_radiomics.rois import (
     parse,
     reach_mm,
 )
-from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.margins import depth
 from pipelines.radiomics.contours import Spacing, solid
 from tests.unit.pipelines.dose_radiomics.support import (
     cylinder,

@@ -12,8 +12,8 @@ from pipelines.dicom.rtstruct import read_structure_set
 from pipelines.dose_radiomics.pipeline import run
 from pipelines.dose_radiomics.planes import PIXEL_MM, Drawn, slices
 from pipelines.dose_radiomics.regions import Region
-from pipelines.dose_radiomics.rois import Name
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.geometry.expressions import Name
 from pipelines.radiomics.contours import Spacing, solid
 from tests.unit.pipelines.dicom.test_rtdose_reader import ORIENTATIONS
 from tests.unit.pipelines.dose_radiomics.support import (

@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 
 from pipelines.dicom.rtstruct import Roi
-from pipelines.dose_radiomics.rois import (
+from pipelines.dose_radiomics.rois import find, fractions, possible
+from pipelines.geometry.expressions import (
     Both,
     Either,
     ExpressionError,
     Name,
     Not,
-    find,
-    fractions,
     names,
     parse,
-    possible,
     uses_dose,
 )
 
