@@ -22,6 +22,7 @@ from node.cli.explain import explain
 from node.cli.jobs import cancel, jobs, retry
 from node.cli.metrics import metrics
 from node.cli.models import models
+from node.cli.names import names
 from node.cli.network import echo, send
 from node.cli.purge import purge
 from node.cli.replay import replay
@@ -106,6 +107,7 @@ _COMMANDS: Final = (
     dose_stability,
     contour,
     models,
+    names,
     sct,
     send,
     echo,

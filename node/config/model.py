@@ -669,6 +669,12 @@ class WebSection(Section):
         description="A session ends after so many hours in any case.",
         examples=[10.0],
     )
+    metrics_from: tuple[Network, ...] = Field(
+        default=(),
+        description="Addresses that may read /metrics without a login, beside this machine; no"
+        " patient data is in it.",
+        examples=[["192.0.2.30"]],
+    )
     viewer_memory_mb: int = Field(
         default=6144,
         ge=512,

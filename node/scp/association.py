@@ -120,14 +120,9 @@ class Connection:
     # -- before the association --------------------------------------------------------------
 
     def _talk(self) -> None:
-        settings = self._shared.settings
         try:
             if self._context is not None:
-                secure = wrapped(self._connection, self._context)
-                self._connection = secure  # before the first wait: `cut` must reach it
-                if self._was_cut:  # perhaps the empty shell that the TCP socket is now
-                    self.cut()
-                shake_hands(secure, seconds=settings.request_timeout_s)
+                self._secure(self._context)
             tune(self._connection)
         except HandshakeFailed as error:
             self._tell_seldom("tls_refused", str(error))
@@ -154,6 +149,13 @@ class Connection:
             if session is not None:
                 self._shared.sessions.end(session, end)
         self._end_stream()
+
+    def _secure(self, context: ssl.SSLContext) -> None:
+        """Do the TLS handshake on a socket that `cut` can reach from its first byte on."""
+        self._connection = secure = wrapped(self._connection, context)
+        if self._was_cut:  # perhaps only the empty shell that the TCP socket is now
+            self.cut()
+        shake_hands(secure, seconds=self._shared.settings.request_timeout_s)
 
     def _requested(self, stream: wire.PduStream) -> Request | None:
         """Return the request that a connection begins with, None when there is none to answer."""
@@ -375,14 +377,13 @@ class _Dialog:
         reply = self._finished(exchange)
         if begun.command.field == C_STORE_RQ:
             self._session.judged(begun.command.uid(AFFECTED_SOP_INSTANCE), reply.status == SUCCESS)
-        if reply.status != SUCCESS:
-            if isinstance(exchange, Answered):  # the others have told why, where they know it
-                _warn(
-                    "request_refused",
-                    assoc=self._session.source.association_id,
-                    command=f"0x{begun.command.field:04X}",
-                    status=f"0x{reply.status:04X}",
-                )
+        if reply.status != SUCCESS and isinstance(exchange, Answered):  # the others told why
+            _warn(
+                "request_refused",
+                assoc=self._session.source.association_id,
+                command=f"0x{begun.command.field:04X}",
+                status=f"0x{reply.status:04X}",
+            )
         answer_pdus = wire.p_data(
             begun.context_id,
             response_to(

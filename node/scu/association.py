@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -151,6 +152,8 @@ class Association:
         self._fragment = fragment_length(0, ours=MAXIMUM_PDU_LENGTH)
         self._message_id = 0
         self._read_ahead = b""
+        self._unread: deque[Fragment] = deque()
+        """Fragments of the last PDU behind the end of the last message."""
 
     @classmethod
     def open(
@@ -348,8 +351,9 @@ class Association:
         PeerUnreachable
             It has: by A-ABORT, by A-RELEASE-RQ, or by closing the connection.
         """
-        if self._has_spoken():
-            self._read_pdu(self.peer.connect_timeout_s)
+        if self._unread or self._has_spoken():
+            if not self._unread:
+                self._read_pdu(self.peer.connect_timeout_s)
             raise PeerUnreachable(f"{self.peer} spoke out of turn")
 
     def release(self) -> None:
@@ -410,9 +414,11 @@ class Association:
     def _read_message(self, deadline: float, limit: int) -> Message:
         incoming = self._fragments(deadline)
         parts: list[memoryview] = []
+        contexts: set[int] = set()
         for fragment in incoming:
             if not fragment.command:
                 raise MalformedMessage("with data before its command")
+            contexts.add(fragment.context_id)
             parts.append(fragment.data)
             if fragment.last:
                 break
@@ -425,6 +431,8 @@ class Association:
         for fragment in incoming:
             if fragment.command:
                 raise MalformedMessage("with a command inside a data set")
+            if fragment.context_id not in contexts:
+                raise MalformedMessage("with a message on two presentation contexts")
             data += fragment.data
             if len(data) > limit:
                 raise MalformedMessage("with a data set beyond all measure")
@@ -434,10 +442,12 @@ class Association:
 
     def _fragments(self, deadline: float) -> Iterator[Fragment]:
         while True:
+            while self._unread:
+                yield self._unread.popleft()
             pdu_type, body = self._read_pdu(deadline - time.monotonic())
             if pdu_type != _P_DATA:
                 raise MalformedMessage("with another PDU than P-DATA")
-            yield from fragments(body)
+            self._unread.extend(fragments(body))
 
     # -- bytes -------------------------------------------------------------------------------
 

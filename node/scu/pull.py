@@ -7,6 +7,7 @@ in by the normal door: over an association that the peer opens (C-MOVE), or over
 """
 
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +20,19 @@ from pydicom.dataset import Dataset
 
 from node.config.model import Config, Pull
 from node.domain import Accepted, AETitle, Clock, Source, Uid
-from node.errors import DeliveryError, NodeError, NotAccepted, PeerUnreachable
+from node.errors import (
+    CannotUnderstand,
+    DeliveryError,
+    NodeError,
+    NotAccepted,
+    PeerUnreachable,
+)
 from node.log import event
 from node.routing.wants import Want
 from node.scu.association import PeerAE
 from node.scu.destinations import peer_of
 from node.scu.query import Retrieved, find, get, held_at, move
+from node.store.header import parse_header
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +59,8 @@ _HOPEFUL_ATTEMPTS: Final = 3
 _MOST_STUDIES: Final = 20
 _MOST_SERIES: Final = 200
 _POLL_S: Final = 30.0
+_NOT_AUTHORIZED: Final = 0x0124
+"""What a sub-operation is answered that nobody asked for (PS3.7 C.5.3)."""
 
 
 class Arrival(Protocol):
@@ -253,6 +263,9 @@ class Puller:
                 failed = True
                 event(_log, "pull_not_possible", level=logging.WARNING, peer=archive.name,
                       reason=str(error), hint=error.advice)  # fmt: skip
+            except Exception as error:  # noqa: BLE001 - an odd answer must not stop all other searches
+                failed = True
+                event(_log, "pull_failed", level=logging.ERROR, error=error, peer=archive.name)
         event(_log, "pulled", objects=left.retrieved, wanted=len(pieces),
               missing=len(left.instances) + len(left.series) + len(left.frames))  # fmt: skip
         return failed
@@ -319,6 +332,12 @@ class Puller:
         counts = {True: 0, False: 0}
 
         def receive(sop_class: Uid, sop_instance: Uid, syntax: Uid, data: bytes) -> int:
+            if not _answers(keys, data, syntax):
+                counts[False] += 1
+                event(_log, "retrieved_refused", level=logging.WARNING, peer=archive.name,
+                      assoc=source.association_id, sop=sop_instance,
+                      reason="it is of another series than was asked for")  # fmt: skip
+                return _NOT_AUTHORIZED
             try:
                 arrival = self._door.receive(
                     transfer_syntax_uid=syntax,
@@ -338,7 +357,8 @@ class Puller:
         end = "LOST"
         try:
             done = get(archive.peer, keys, RETRIEVED_CLASSES, receive, largest=self._largest)
-            end = "RELEASED"
+            # an end in order would be evidence that the series is whole
+            end = "ABORTED" if done.failed or counts[False] else "RELEASED"
         finally:
             self._door.association_ended(
                 source.association_id, end=end, received=counts[True], refused=counts[False]
@@ -370,7 +390,9 @@ def _studies(peer: PeerAE, want: Want) -> list[Uid]:
         uid = Uid(str(answer.get("StudyInstanceUID", "")))
         theirs = str(answer.get("IssuerOfPatientID", "") or "").strip()
         same_issuer = not theirs or not issuer or theirs == issuer
-        if uid and str(answer.get("PatientID", "")).strip() == patient and same_issuer:
+        if not patient and uid != want.study_instance_uid:
+            continue  # without an identifier only the study says whose it is
+        if _is_uid(uid) and str(answer.get("PatientID", "")).strip() == patient and same_issuer:
             found.append(uid)
     return sorted(set(found), key=lambda uid: (uid != want.study_instance_uid, uid))
 
@@ -384,7 +406,12 @@ def _series_in(peer: PeerAE, study: Uid) -> list[Dataset]:
     keys.Modality = ""
     keys.FrameOfReferenceUID = ""
     answers = find(peer, keys, limit=_MOST_SERIES)
-    ours = [a for a in answers if str(a.get("StudyInstanceUID", study)) == study]
+    ours = [
+        a
+        for a in answers
+        if str(a.get("StudyInstanceUID", study)) == study
+        and _is_uid(str(a.get("SeriesInstanceUID", "")))
+    ]
     return sorted(ours, key=lambda a: str(a.get("Modality", "")) == "CT")
 
 
@@ -400,6 +427,25 @@ def _frame_of(peer: PeerAE, study: Uid, series: Dataset) -> str:
     keys.FrameOfReferenceUID = ""
     answers = find(peer, keys, limit=1)
     return str(answers[0].get("FrameOfReferenceUID", "") or "") if answers else ""
+
+
+def _is_uid(text: str) -> bool:
+    """Tell whether a key names one thing: an empty or general one may stand for the archive."""
+    return re.fullmatch(r"[0-9.]{1,64}", text) is not None
+
+
+def _answers(keys: Dataset, data: bytes, transfer_syntax_uid: Uid) -> bool:
+    """Tell whether an object is one of those that were asked for, by what it says itself."""
+    try:
+        header = parse_header(data, transfer_syntax_uid)
+    except CannotUnderstand:
+        return True  # the door keeps it in quarantine and says why
+    named = keys.get("SOPInstanceUID") or [header.sop_instance_uid]
+    return (
+        header.study_instance_uid == keys.StudyInstanceUID
+        and header.series_instance_uid == keys.SeriesInstanceUID
+        and header.sop_instance_uid in ([named] if isinstance(named, str) else named)
+    )
 
 
 def _identity(path: Path) -> tuple[str, str]:

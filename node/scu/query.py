@@ -52,6 +52,8 @@ _WARNING: Final = 0xB000
 _LARGEST_ANSWER: Final = 1024 * 1024
 """Bytes of one C-FIND match."""
 _UIDS_AT_A_TIME: Final = 50
+_UNHEEDED: Final = 10_000
+"""Matches that are passed over after a cancel; what is on its way, and a lot more."""
 
 Receive = Callable[[Uid, Uid, Uid, bytes], int]
 """Takes SOP class, SOP instance, transfer syntax and data set of what a C-GET brings; returns the
@@ -92,17 +94,19 @@ def find(peer: PeerAE, keys: Dataset, *, limit: int) -> list[Dataset]:
         command = c_find_rq(message_id=message_id, sop_class_uid=FIND)
         association.send(context_id, command, _encoded(keys, syntax))
         found: list[Dataset] = []
-        canceled = False
+        unwanted = 0
         while True:
             message = _response(association, C_FIND_RQ, message_id)
             status = number(message.command, 0x0900)
-            if status in _PENDING:
-                if len(found) < limit:
-                    found.append(_decoded(message.data, syntax))
-                elif not canceled:
+            if status in _PENDING and len(found) < limit:
+                found.append(_decoded(message.data, syntax))
+            elif status in _PENDING:
+                if not unwanted:
                     association.send(context_id, c_cancel_rq(message_id=message_id))
-                    canceled = True
-            elif status == _SUCCESS or canceled:
+                unwanted += 1
+                if unwanted > _UNHEEDED:
+                    raise PeerUnreachable(f"{peer} does not heed the cancel of a query")
+            elif status == _SUCCESS or unwanted:
                 return found
             else:
                 raise PeerRefused(f"{peer} refuses the query (0x{status:04X})")

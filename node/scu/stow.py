@@ -55,6 +55,10 @@ _NOT_ALLOWED: Final = frozenset({401, 403, 407})
 _BUSY: Final = frozenset({408, 429, 503})
 _ONE_OBJECT: Final = frozenset({400, 413, 415})
 """Statuses that may be the fault of an object of the request."""
+_NO_ANSWER: Final = frozenset({400, 404, 405, 406, 410, 501})
+"""Statuses of a query that say nothing about whether results can be stored."""
+_DUPLICATE: Final = 0x0111
+"""It holds the SOP Instance UID already, which is made from the content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +113,7 @@ class StowDestination:
 
     def probe(self) -> None:
         """Ask for one study; any answer that is no failure of the server will do."""
-        status, _ = self._get("/studies?limit=1")
-        self._raise_for(status)
+        self._query("/studies?limit=1")
         self.close()
 
     def deliver(self, items: Sequence[Outgoing]) -> Iterator[Result]:
@@ -118,11 +121,18 @@ class StowDestination:
         fresh = []
         for item in items:
             if item.doubtful and self._holds(item):
+                yield _found(item)
+                continue
+            try:
+                fresh.append((item, item.path.stat().st_size))
+            except OSError as error:
                 yield Result(
-                    item=item, outcome=Outcome.SENT, status=0, reason="the server holds it already"
+                    item=item,
+                    outcome=Outcome.REFUSED,
+                    status=None,
+                    reason=f"the stored file cannot be read: {error.strerror}",
+                    hint="run `rtnode check`; the data volume may be failing",
                 )
-            else:
-                fresh.append(item)
         for part in _parts(fresh):
             yield from self._store(part)
 
@@ -142,7 +152,18 @@ class StowDestination:
             "Content-Length": str(length),
         }
         body = _body([item.path for item, _ in items], [s for _, s in items], head, tail)
-        status, answer = self._request("POST", "/studies", headers, body)
+        try:
+            status, answer = self._request("POST", "/studies", headers, body)
+        except PeerUnreachable as error:  # blames the first; the others may have arrived as well
+            for item, _ in items[1:]:
+                yield Result(
+                    item=item,
+                    outcome=Outcome.RETRY,
+                    status=None,
+                    reason=str(error),
+                    hint=error.advice,
+                )
+            raise
         self._raise_for(status)
         if status in _ONE_OBJECT and len(items) > 1:  # find out which: one by one
             for single in items:
@@ -153,7 +174,13 @@ class StowDestination:
             yield self._result(item, status, said)
 
     def _result(self, item: Outgoing, status: int, said: Mapping[str, tuple[bool, int]]) -> Result:
-        kept, reason = said.get(item.sop_instance_uid, (status == http.client.OK, 0))
+        """Return what became of an object; one that is not named counts if it can be found.
+
+        A status says nothing by itself: whatever stands before the server may answer 200 as well.
+        """
+        kept, reason = said.get(item.sop_instance_uid, (False, 0))
+        if item.sop_instance_uid not in said and status in _ANSWERED and self._holds(item):
+            return _found(item)
         if kept:
             outcome = Outcome.SENT_WITH_WARNING if reason else Outcome.SENT
             words = f"stored with a warning (0x{reason:04X})" if reason else "stored"
@@ -168,7 +195,9 @@ class StowDestination:
                 hint="look at the log of the server",
             )
         row = verdict(reason)
-        outcome = Outcome.RETRY_FEW if row.outcome is Outcome.SENT_WITH_WARNING else row.outcome
+        outcome = row.outcome
+        if outcome is Outcome.SENT_WITH_WARNING and reason != _DUPLICATE:
+            outcome = Outcome.RETRY_FEW  # a warning of what it says that it did not store
         return Result(
             item=item,
             outcome=outcome,
@@ -191,18 +220,30 @@ class StowDestination:
             event(_log, "lookup_failed", level=logging.WARNING, error=error, destination=self._name)
             return False
         uid = quote(item.sop_instance_uid)
-        status, answer = self._get(
+        status, answer = self._query(
             f"/studies/{quote(study)}/series/{quote(series)}/instances?SOPInstanceUID={uid}"
         )
-        self._raise_for(status)
         try:
             listed = json.loads(answer) if status == http.client.OK and answer else []
             return any(item.sop_instance_uid in i["00080018"]["Value"] for i in listed)
         except (ValueError, TypeError, KeyError):
             return False
 
-    def _get(self, path: str) -> tuple[int, bytes]:
-        return self._request("GET", path, {}, None)
+    def _query(self, path: str) -> tuple[int, bytes]:
+        """Ask; a server that offers no queries, or does not know the study, answers all the same.
+
+        Raises
+        ------
+        DeliveryError
+            It is in trouble, or does not let us in.
+        """
+        status, answer = self._request("GET", path, {}, None)
+        if status in _NO_ANSWER:
+            event(_log, "lookup_failed", level=logging.WARNING, error=None, destination=self._name,
+                  reason=f"HTTP {status}")  # fmt: skip
+        else:
+            self._raise_for(status)
+        return status, answer
 
     def _request(
         self, method: str, path: str, headers: Mapping[str, str], body: Iterator[bytes] | None
@@ -255,16 +296,14 @@ class StowDestination:
             )
 
 
-def _parts(items: Sequence[Outgoing]) -> Iterator[list[tuple[Outgoing, int]]]:
-    """Split `items`, in their order, into requests; with the size of each file in bytes."""
+def _found(item: Outgoing) -> Result:
+    return Result(item=item, outcome=Outcome.SENT, status=0, reason="the server holds it already")
+
+
+def _parts(items: Sequence[tuple[Outgoing, int]]) -> Iterator[list[tuple[Outgoing, int]]]:
+    """Split `items`, each with the size of its file in bytes, in their order into requests."""
     part: list[tuple[Outgoing, int]] = []
-    for item in items:
-        try:
-            size = item.path.stat().st_size
-        except OSError as error:
-            raise PeerUnreachable(
-                f"a stored file cannot be read: {error.strerror}", hint="run `rtnode check`"
-            ) from error
+    for item, size in items:
         full = len(part) >= _MOST_OBJECTS or sum(s for _, s in part) + size > _MOST_BYTES
         if part and full:
             yield part

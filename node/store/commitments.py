@@ -157,6 +157,8 @@ class CommitmentLedger(LedgerPart):
             transaction = _transaction(connection, Direction.ASKED, destination, transaction_uid)
             if transaction is None:
                 return False
+            if transaction.state == TransactionState.DONE.value:
+                return True  # a repeat; what was sent again since then is another question
             items = _deliveries_of(connection, transaction.id)
             kept = set(held) - set(failed)
             waiting = 0
@@ -414,9 +416,8 @@ def _commitment_failed(connection: Connection, now: datetime, item: Row[Any], re
                       reason=text, hint="look at the log of the peer; release it to send it"
                       " again")  # fmt: skip
         return
-    # only where the peer says that it lacks the object is it certain that sending it is right
-    status = reason if reason == NO_SUCH_INSTANCE else None
-    step_delivery(connection, now, item.id, DeliveryEvent.COMMITMENT_FAILED, status=status,
+    # an answer, so no doubt is left: the peer does not answer for the object, whatever its reason
+    step_delivery(connection, now, item.id, DeliveryEvent.COMMITMENT_FAILED, status=reason,
                   reason=text, hint="it is sent again by itself", not_before=None)  # fmt: skip
 
 

@@ -165,7 +165,13 @@ def _busy(connection: Connection, patients: Sequence[str]) -> set[str]:
     unsent = (
         select(_J.series_instance_uid)
         .join(schema.delivery, v.job_id == _J.id)
-        .where(v.state.not_in(_DONE_DELIVERIES))
+        .where(
+            or_(
+                v.state.not_in(_DONE_DELIVERIES),
+                # sent, and never answered: only a commitment could tell that it arrived
+                and_(v.state == DeliveryState.SENT.value, v.status.is_(None)),
+            )
+        )
     )
     unanswered = (
         select(_J.series_instance_uid)

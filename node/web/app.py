@@ -12,17 +12,31 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from node.web.guard import Guard, error_page
-from node.web.pages import actions, data, job, login, overview, people, report, series, work
+from node.web.pages import (
+    actions,
+    data,
+    job,
+    login,
+    monitor,
+    overview,
+    people,
+    report,
+    series,
+    work,
+)
 from node.web.site import Refusal, Site
 
 Page = Callable[[Site, Request], Response]
 
 PAGES: Final[tuple[tuple[str, str, Page], ...]] = (
     ("GET", "/", overview.overview),
+    ("GET", "/health", monitor.health),
+    ("GET", "/ready", monitor.ready),
+    ("GET", "/metrics", monitor.metrics),
     ("GET", "/login", login.form),
     ("POST", "/login", login.log_in),
     ("POST", "/logout", login.log_out),
@@ -49,7 +63,7 @@ PAGES: Final[tuple[tuple[str, str, Page], ...]] = (
 def application(site: Site) -> Starlette:
     """Return the ASGI application."""
     routes = [Route(path, _bound(site, page), methods=[method]) for method, path, page in PAGES]
-    routes += [Route("/static/{name}", _bound(site, _static)), Route("/health", _health)]
+    routes.append(Route("/static/{name}", _bound(site, _static)))
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, site=site)],
@@ -72,8 +86,3 @@ def _static(site: Site, request: Request) -> Response:
     current = request.query_params.get("v") == found.version
     kept = "public, max-age=31536000, immutable" if current else "no-cache"
     return Response(found.content, media_type=found.media_type, headers={"cache-control": kept})
-
-
-def _health(_request: Request) -> Response:
-    """Tell that the page answers; nothing of the node."""
-    return PlainTextResponse("ok\n")

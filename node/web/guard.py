@@ -1,8 +1,9 @@
 """The door of the page: every request passes here before anything else, every answer after.
 
-Nobody reaches a page without a session but the login and the static files. A request that changes
-something must come from our own pages: by its origin and by a secret of the session in the form.
-What goes wrong inside is told in one plain sentence, and logged without a value.
+Nobody reaches a page without a session but the login, the static files and what monitors ask. A
+request that changes something must come from our own pages: by its origin and by a secret of the
+session in the form. What goes wrong inside is told in one plain sentence, and logged without a
+value.
 """
 
 import logging
@@ -22,8 +23,8 @@ from node.web.pictures.client import NoPicture
 from node.web.sessions import Session, same
 from node.web.site import Refusal, Site
 
-PUBLIC: Final = ("/login", "/static/", "/health")
-"""Where nobody needs to be known."""
+PUBLIC: Final = ("/login", "/static/", "/health", "/ready", "/metrics")
+"""Where nobody needs to be known; the numbers look at the address instead."""
 LIVE_HEADER: Final = "x-live"
 """Marks what a page asks by itself: it does not keep a session alive."""
 _LARGEST_FORM: Final = 16_384

@@ -95,7 +95,7 @@ class Candidate:
 
 NEEDS_PRIOR: Final = frozenset({Method.HYBRID, Method.HISTMATCH})
 CHAINS: Final[Mapping[str, tuple[Method, ...]]] = {
-    "network": (Method.NETWORK, Method.HISTMATCH, Method.LUT),
+    "network": (Method.NETWORK, Method.HYBRID, Method.HISTMATCH, Method.LUT),
     "hybrid": (Method.HYBRID, Method.HISTMATCH, Method.LUT),
     "auto": (Method.NETWORK, Method.HISTMATCH, Method.LUT),
     "histmatch": (Method.HISTMATCH, Method.LUT),

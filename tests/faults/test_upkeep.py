@@ -71,6 +71,14 @@ UNFINISHED = {
     "running": lambda opened, folder: (start_job(opened), claim(opened)),
     "held": lambda opened, folder: start_job(opened, held=("why", "what to do")),
     "not sent": lambda opened, folder: (start_job(opened), finish(opened, folder)),
+    "sent without an answer": lambda opened, folder: (
+        start_job(opened),
+        finish(opened, folder),
+        [
+            opened.ledger.delivery_sent(delivery.id, status=None)
+            for delivery in opened.ledger.claim_deliveries("pacs", 10)
+        ],
+    ),
     "delivery held": lambda opened, folder: (
         start_job(opened),
         finish(opened, folder, hold=("why", "what to do")),

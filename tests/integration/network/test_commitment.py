@@ -199,6 +199,44 @@ def test_a_report_on_another_association_counts_once(opened, tmp_path, clock, sy
         assert set(states(opened, job).values()) == {DeliveryState.COMMITTED}
 
 
+@pytest.mark.parametrize("again", ["held", "failed"])
+def test_a_report_that_comes_again_after_a_resend_says_nothing_about_it(
+    opened, tmp_path, clock, again
+):
+    """Fault D5: our answer to it was lost, and meanwhile the object has gone out once more."""
+    job = delivered(opened, tmp_path, results=1)
+    (uid,) = states(opened, job)
+    with Archive(on_same=False) as peer:
+        committer(opened, peer.port, clock, linger_s=0.1).run_once()
+    transaction = peer.asked[0].TransactionUID
+    report = {"held": {"held": [uid]}, "failed": {"failed": [(uid, 0x0112)]}}[again]
+    assert event_report(opened, transaction, **report) == 0
+    if again == "held":
+        opened.ledger.resend_job(job)
+    (claimed,) = opened.ledger.claim_deliveries("pacs", 1)
+    opened.ledger.delivery_sent(claimed.id, status=0)
+
+    assert event_report(opened, transaction, **report) == 0
+    assert states(opened, job) == {uid: DeliveryState.SENT}
+
+
+@pytest.mark.parametrize("reason", [0x0110, 0x0213, 0xC000])
+def test_what_the_peer_does_not_commit_to_is_sent_again_whatever_its_reason(
+    opened, tmp_path, clock, reason
+):
+    """A peer without C-FIND: were it still in doubt, it would never be sent at all."""
+    job = start_job(opened, slices=1)
+    finish(opened, tmp_path, 1)
+    (claimed,) = opened.ledger.claim_deliveries("pacs", 1)
+    opened.ledger.delivery_sent(claimed.id, status=None, note="unanswered")
+    (uid,) = states(opened, job)
+    with Archive(missing={uid: reason}) as peer:
+        committer(opened, peer.port, clock).run_once()
+    (again,) = opened.ledger.claim_deliveries("pacs", 1)
+
+    assert not again.doubtful
+
+
 def test_a_report_that_mentions_only_some_leaves_the_others_open(opened, tmp_path, clock):
     job = delivered(opened, tmp_path)
     first, *others = states(opened, job)

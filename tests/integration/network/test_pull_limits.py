@@ -1,28 +1,48 @@
 """Fetching is polite: each thing once, later after a failure, and never a stranger's."""
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from node.config.model import Pull
 from node.domain import AETitle, Uid
-from node.errors import NotAccepted, PeerRefused, PeerUnreachable
+from node.errors import NotAccepted, OutOfResources, PeerRefused, PeerUnreachable
 from node.routing.wants import Want
 from node.scu.association import PeerAE
 from node.scu.pull import Archive, Puller
 from node.scu.query import FIND, GET, MOVE, find, get, move
-from tests.integration.network.support import CT, dead_port, peer_at, write_object
+from tests.integration.network.support import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    dead_port,
+    peer_at,
+    write_object,
+)
 from tests.store_kit import FakeClock
 
 
 class Peer:
     """An archive that answers queries and retrievals as told, and counts them."""
 
-    def __init__(self, *, patient="CANARY-ID", issuer="", move_status=0x0000, failed=0):
-        self.patient, self.issuer = patient, issuer
-        self.move_status, self.failed = move_status, failed
+    def __init__(
+        self,
+        *,
+        patient="CANARY-ID",
+        issuer="",
+        move_status=0x0000,
+        study="2.25.1",
+        series="2.25.77",
+        brings=None,
+    ):
+        self.patient, self.issuer, self.study, self.series = patient, issuer, study, series
+        self.move_status = move_status
+        self.brings: list[Path] | None = brings
         self.levels: list[str] = []
         self.moves: list[Dataset] = []
 
@@ -31,6 +51,7 @@ class Peer:
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 5
         for service in (FIND, MOVE, GET):
             ae.add_supported_context(service)
+        ae.add_supported_context(CT, [EXPLICIT, IMPLICIT], scu_role=True, scp_role=True)
         handlers = [(evt.EVT_C_FIND, self._on_find), (evt.EVT_C_MOVE, self._on_move)]
         handlers += [(evt.EVT_C_GET, self._on_get)]
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
@@ -45,11 +66,11 @@ class Peer:
         self.levels.append(asked.QueryRetrieveLevel)
         answer = Dataset()
         answer.QueryRetrieveLevel = asked.QueryRetrieveLevel
-        answer.StudyInstanceUID = "2.25.1"
+        answer.StudyInstanceUID = self.study
         answer.PatientID = self.patient
         answer.IssuerOfPatientID = self.issuer
         if asked.QueryRetrieveLevel == "SERIES":
-            answer.SeriesInstanceUID, answer.Modality = "2.25.77", "CT"
+            answer.SeriesInstanceUID, answer.Modality = self.series, "CT"
         yield 0xFF00, answer
 
     def _on_move(self, event):
@@ -57,8 +78,42 @@ class Peer:
         yield None, None  # an unknown destination: 0xA801
 
     def _on_get(self, event):
-        yield 1
-        yield self.move_status, None
+        if self.brings is None:
+            yield 1
+            yield self.move_status, None
+            return
+        yield len(self.brings)
+        for path in self.brings:
+            yield 0xFF00, dcmread(path)
+
+
+class Desk:
+    """A door that takes everything, up to a number of objects, and writes down how it ended."""
+
+    def __init__(self, room: int = 99) -> None:
+        self.taken: list[str] = []
+        self.ends: list[tuple[str, int, int]] = []
+        self.room = room
+
+    def receive(self, *, sop_instance_uid, **_):
+        desk = self
+
+        class Arrival:
+            def write(self, fragment) -> None:
+                """Fine."""
+
+            def accept(self) -> None:
+                if len(desk.taken) >= desk.room:
+                    raise OutOfResources("full")
+                desk.taken.append(sop_instance_uid)
+
+        return Arrival()
+
+    def association_opened(self, source) -> None:
+        """Fine."""
+
+    def association_ended(self, association_id, *, end, received, refused) -> None:
+        self.ends.append((end, received, refused))
 
 
 @pytest.fixture
@@ -76,10 +131,10 @@ def want(tmp_path) -> Want:
     )
 
 
-def puller(port: int, clock, pull: Pull = Pull.MOVE) -> Puller:
+def puller(port: int, clock, pull: Pull = Pull.MOVE, door=None) -> Puller:
     peer: PeerAE = peer_at(port, called="PACS", connect_timeout_s=1.0, response_timeout_s=2.0)
     archive = Archive(name="pacs", peer=peer, pull=pull, pause_s=0.0)
-    return Puller([archive], None, AETitle("RTNODE"), clock, largest=1 << 20)
+    return Puller([archive], door, AETitle("RTNODE"), clock, largest=1 << 20)
 
 
 def test_a_thing_that_nobody_has_is_looked_for_once(clock, want, tmp_path):
@@ -157,6 +212,95 @@ def test_a_refused_retrieval_is_told_and_tried_again(clock, want):
 
     assert len(peer.moves) == 2
     assert [m.SeriesInstanceUID for m in peer.moves] == ["2.25.77"] * 2
+
+
+def wanted(folder) -> Want:
+    """Want the series that `write_object` writes."""
+    return Want(
+        patient_key="k", study_instance_uid=Uid("2.25.1"), trigger=write_object(folder, 99),
+        series=frozenset({Uid("2.25.2")}),
+    )  # fmt: skip
+
+
+def test_what_a_c_get_brings_comes_in_and_ends_well(clock, tmp_path):
+    desk = Desk()
+    with Peer(series="2.25.2", brings=[write_object(tmp_path, n) for n in (1, 2)]) as peer:
+        looking = puller(peer.port, clock, Pull.GET, desk)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+
+    assert desk.taken == ["2.25.1234567890.1", "2.25.1234567890.2"]
+    assert desk.ends == [("RELEASED", 2, 0)]
+
+
+def test_a_c_get_of_which_something_did_not_come_is_no_released_association(clock, tmp_path):
+    """The end of an association is evidence that a series is whole."""
+    strange = write_object(tmp_path, 2, sop_class="1.2.840.10008.5.1.4.1.1.7")
+    desk = Desk()
+    with Peer(series="2.25.2", brings=[write_object(tmp_path, 1), strange]) as peer:
+        looking = puller(peer.port, clock, Pull.GET, desk)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+        assert looking.ask(wanted(tmp_path))  # it is looked for again
+
+    assert desk.taken == ["2.25.1234567890.1"]
+    assert desk.ends == [("ABORTED", 1, 0)]
+
+
+def test_what_was_not_asked_for_does_not_come_in_by_c_get(clock, tmp_path):
+    """Another series, and with it another patient: an archive may send what it likes."""
+    other = write_object(tmp_path, 2)
+    changed = dcmread(other)
+    changed.SeriesInstanceUID, changed.PatientID = "2.25.3", "SOMEBODY-ELSE"
+    changed.save_as(other)
+    desk = Desk()
+    with Peer(series="2.25.2", brings=[write_object(tmp_path, 1), other]) as peer:
+        looking = puller(peer.port, clock, Pull.GET, desk)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+
+    assert desk.taken == ["2.25.1234567890.1"]
+
+
+@pytest.mark.parametrize("series", ["", "*", "2.25.77\\2.25.78", "2.25.?"])
+def test_a_series_without_a_uid_is_not_retrieved(clock, want, series):
+    """An empty or general key may stand for the whole archive."""
+    registrations = dataclasses.replace(want, series=frozenset({Uid(series)}))
+    with Peer(series=series) as peer:
+        looking = puller(peer.port, clock)
+        looking.ask(registrations)
+        looking.run_once()
+
+    assert not peer.moves
+
+
+def test_without_a_patient_id_no_study_but_the_own_is_looked_into(clock, want, monkeypatch):
+    monkeypatch.setattr("node.scu.pull.pydicom.dcmread", lambda *_, **__: {"PatientID": ""})
+    with Peer(patient="", study="2.25.666") as peer:
+        looking = puller(peer.port, clock)
+        looking.ask(want)
+        looking.run_once()
+
+    assert peer.levels == ["STUDY"]
+
+
+def test_an_answer_that_nobody_foresaw_ends_its_own_search_and_no_other(clock, want, monkeypatch):
+    """It counts as a failed look: a job must not wait for it for ever."""
+
+    def stumble(*_, **__):
+        raise ValueError("patient Canary^Name")
+
+    monkeypatch.setattr("node.scu.pull.find", stumble)
+    looking = puller(dead_port(), clock)
+    news = []
+    looking.on_news = lambda: news.append(1)
+    looking.ask(want)
+    for _ in range(20):
+        looking.run_once()
+        clock.advance(1000)
+
+    assert len(news) == 8
+    assert not looking.ask(want)
 
 
 def test_without_archives_nothing_is_wanted(clock, want):

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 
 from node.domain import Uid
+from node.errors import PeerUnreachable
 from node.lifecycle import DeliveryState
 from node.scu.delivery import DeliveryWorker, Fallback, RetryPolicy
 from node.scu.destinations import FolderDestination, PeerDestination
@@ -148,6 +149,15 @@ def test_a_query_without_end_is_canceled(tmp_path):
         answers = find(peer_at(peer.port, called="PACS"), keys, limit=10)
 
     assert len(answers) == 10
+
+
+def test_a_peer_that_does_not_stop_at_a_cancel_is_left(monkeypatch):
+    """Each answer comes in time, and there is no last one: the queue behind it must go on."""
+    monkeypatch.setattr("node.scu.query._UNHEEDED", 20)
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "IMAGE"
+    with QueryPeer(extra=500) as peer, pytest.raises(PeerUnreachable, match="cancel"):
+        find(peer_at(peer.port, called="PACS"), keys, limit=10)
 
 
 def test_many_uids_are_asked_for_in_parts(tmp_path):

@@ -256,6 +256,63 @@ def test_an_odd_answer_is_no_answer(tmp_path, name):
         association.abort()
 
 
+def _pdu(*values: bytes) -> bytes:
+    body = b"".join(values)
+    return struct.pack(">BBL", 4, 0, len(body)) + body
+
+
+def _pdv(context_id: int, control: int, data: bytes) -> bytes:
+    return struct.pack(">LBB", len(data) + 2, context_id, control) + data
+
+
+def _match(message: int) -> bytes:
+    pending = GOOD | {0x0100: b"\x20\x80", 0x0110: bytes([message, 0]), 0x0800: b"\x01\x00"}
+    return dimse._command(pending)
+
+
+def test_two_messages_in_one_pdu_are_both_read():
+    """PS3.8 annex E binds a fragment to its message by order, not to a PDU."""
+    both = _pdu(_pdv(1, 3, _match(1)), _pdv(1, 2, b"first"), _pdv(1, 3, _match(2)),
+                _pdv(1, 0, b"sec")) + _pdu(_pdv(1, 2, b"ond"))  # fmt: skip
+    with scripted_peer(_accept_pdu((1, 0, EXPLICIT)), both) as port:
+        association = Association.open(peer_at(port), [Context(CT, EXPLICIT)])
+        association.send(1, dimse.c_echo_rq(message_id=1, sop_class_uid=CT))
+        read = [association.receive(2.0, limit=100) for _ in range(2)]
+        association.abort()
+
+    assert [(m.command[0x0110], m.data) for m in read] == [
+        (b"\x01\x00", b"first"),
+        (b"\x02\x00", b"second"),
+    ]
+
+
+@pytest.mark.parametrize("contexts", [(1, 3), (3, 1)])
+def test_a_message_on_two_contexts_is_none(contexts):
+    """Its data set would be read in the transfer syntax of another."""
+    mixed = _pdu(_pdv(contexts[0], 3, _match(1)), _pdv(contexts[1], 2, b"data"))
+    accepted = _accept_pdu((1, 0, EXPLICIT), (3, 0, IMPLICIT))
+    with scripted_peer(accepted, mixed) as port:
+        proposed = [Context(CT, EXPLICIT), Context(CT, IMPLICIT)]
+        association = Association.open(peer_at(port), proposed)
+        association.send(1, dimse.c_echo_rq(message_id=1, sop_class_uid=CT))
+        with pytest.raises(PeerUnreachable, match="two presentation contexts"):
+            association.receive(2.0, limit=100)
+        association.abort()
+
+
+def test_an_answer_that_was_not_waited_for_ends_the_association(tmp_path):
+    """Taken for the answer to the next object it would tell the wrong fate."""
+    item = outgoing(write_object(tmp_path))
+    early = GOOD | {0x0120: b"\x02\x00"}
+    two = _pdu(_pdv(1, 3, dimse._command(GOOD)), _pdv(1, 3, dimse._command(early)))
+    with scripted_peer(_accept_pdu((1, 0, EXPLICIT)), two) as port:
+        association = Association.open(peer_at(port), [Context(CT, EXPLICIT)])
+        assert send(association, item).outcome is Outcome.SENT
+        with pytest.raises(PeerUnreachable, match="out of turn"):
+            send(association, item)
+        association.abort()
+
+
 def test_a_proper_scripted_answer_is_taken(tmp_path):
     item = outgoing(write_object(tmp_path))
     with scripted_peer(_accept_pdu((1, 0, EXPLICIT)), _response(GOOD)) as port:

@@ -1,5 +1,7 @@
 """The pages and their door, through the whole application: login, roles, forms, headers."""
 
+import dataclasses
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from node.control.channel import NotRunning
 from node.lifecycle import JobState
 from node.store.store import Store
 from node.web.app import PAGES
+from node.web.guard import PUBLIC
+from node.web.pages import monitor
 from node.web.site import Site
 from tests.store_kit import SERIES, STUDY, claim, ct, finish, push, start_job, store
 from tests.web_kit import browser, log_in, origin, post, secret, site
@@ -53,11 +58,41 @@ def test_nobody_sees_anything_without_a_login(data: Store, client: httpx.Client,
     assert answer.content == b""
 
 
-def test_every_page_but_the_login_is_behind_the_door() -> None:
+def test_every_page_but_the_login_and_what_monitors_ask_is_behind_the_door() -> None:
     """A page that is added to the table is behind the door by itself."""
-    assert [a for _, a, _ in PAGES if a.startswith(("/login", "/static", "/health"))] == [
-        "/login", "/login",
+    assert [address for _, address, _ in PAGES if address.startswith(PUBLIC)] == [
+        "/health", "/ready", "/metrics", "/login", "/login",
     ]  # fmt: skip
+
+
+def test_the_numbers_are_told_to_this_machine_and_nobody_else(client: httpx.Client) -> None:
+    answer = client.get("/metrics")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "\nrtnode_running 0\n" in answer.text
+
+
+def test_another_machine_reads_the_numbers_only_when_it_is_named(page: Site) -> None:
+    named = page.web.model_copy(update={"metrics_from": (ipaddress.ip_network("192.0.2.0/24"),)})
+
+    assert not monitor.may_scrape(page, "192.0.2.30")
+    assert monitor.may_scrape(dataclasses.replace(page, web=named), "192.0.2.30")
+    assert not monitor.may_scrape(page, "no address")
+
+
+def test_a_node_that_runs_well_is_ready(client: httpx.Client) -> None:
+    assert (client.get("/ready").status_code, client.get("/health").text) == (200, "ok\n")
+
+
+def test_a_node_that_is_down_is_not_ready(data: Store, tmp_path: Path) -> None:
+    def nobody(*_arguments, **_named):
+        raise NotRunning("the node is down")
+
+    with site(tmp_path / "data", data.ledger, ask=nobody) as made, browser(made) as visitor:
+        answer = visitor.get("/ready")
+
+    assert (answer.status_code, answer.text) == (503, "the node does not run\n")
 
 
 def test_a_live_part_is_told_to_log_in(client: httpx.Client) -> None:

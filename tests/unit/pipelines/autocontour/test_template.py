@@ -1,5 +1,7 @@
 """Templates: what they refuse, closed-form derived structures, and what is written of them."""
 
+import copy
+
 import numpy as np
 import pydicom
 import pytest
@@ -200,7 +202,7 @@ def test_a_derived_structure_comes_back_from_the_file_and_says_how_it_was_made(t
     datasets = factories.ct_series()
     shape = tuple(int(SIZE / s) for s in spacing)
     geometry = StackGeometry.regular(shape=shape, spacing=spacing)
-    headers = [datasets[0].copy() for _ in range(shape[0])]
+    headers = [copy.deepcopy(datasets[0]) for _ in range(shape[0])]
     for k, header in enumerate(headers):
         header.SOPInstanceUID = f"1.2.3.{k}"
     image = work_image(np.zeros(shape, np.float32), geometry, 2.0)

@@ -159,7 +159,7 @@ def test_a_network_that_changes_its_mind_is_a_warning():
         ("auto", False, False, (Method.LUT,)),
         ("auto", True, True, (Method.NETWORK, Method.HISTMATCH, Method.LUT)),
         ("network", False, True, (Method.NETWORK, Method.LUT)),
-        ("network", True, False, (Method.HISTMATCH, Method.LUT)),
+        ("network", True, False, (Method.HYBRID, Method.HISTMATCH, Method.LUT)),
         ("hybrid", False, True, (Method.LUT,)),
     ],
 )
