@@ -53,7 +53,8 @@ class SctNetConfig:
 
 def config_of(stated: Mapping[str, Any]) -> SctNetConfig:
     """Return the configuration that a training record or manifest states."""
-    return SctNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()})
+    frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()}
+    return SctNetConfig(**frozen)
 
 
 class _Block(nn.Module):

@@ -23,7 +23,7 @@ PIPELINES: Final[Mapping[str, PipelineSpec]] = MappingProxyType(
                 version="0.1.0",
                 trigger=Role.CT,
                 required=(),
-                optional=(),
+                optional=(Role.RTSTRUCT,),
                 settings=AutocontourSettings,
             ),
             PipelineSpec(

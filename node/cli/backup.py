@@ -57,7 +57,10 @@ def rebuild_index(config: Config, *, as_json: bool) -> None:
     For a database that is lost or older than its files. Who sent them is not known any more: they
     count as sent by REBUILT.
     """
-    options = StoreOptions(database_url=config.node.database_url)
+    options = StoreOptions(
+        database_url=config.node.database_url,
+        max_object_bytes=config.receive.max_object_mb * 1024 * 1024,
+    )
     with open_store(
         config.node.data_dir, clock=SystemClock(), options=options, rebuilding=True
     ) as store:
@@ -67,5 +70,5 @@ def rebuild_index(config: Config, *, as_json: bool) -> None:
     else:
         click.echo(
             f"{found.restored} objects restored, {found.known} known already,"
-            f" {found.unreadable} unreadable (in quarantine)"
+            f" {found.unreadable} unreadable (left in the folder orphans)"
         )

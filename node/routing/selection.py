@@ -180,7 +180,12 @@ def _plan(case: _Case) -> _Role:
 
 
 def _structure_set(case: _Case) -> _Role:
-    """Return the structure set that dose or plan names, else the only one in the frame."""
+    """Return the structure set that dose or plan names, else the only one in the frame.
+
+    For images, return the one that was drawn on them.
+    """
+    if Role.CT in case.chosen:
+        return _drawn_on(case)
     plan = _plan(case)
     plans = plan.instances if isinstance(plan, _Found) else ()
     named = _all_named(case.trigger, "STRUCTURE_SET") or _all_named(plans, "STRUCTURE_SET")
@@ -196,6 +201,22 @@ def _structure_set(case: _Case) -> _Role:
             hint="correct the patient identity of the images or of the plan, and send them again",
         )
     return answer
+
+
+def _drawn_on(case: _Case) -> _Role:
+    """Return the structure set of a person that names the images; never a reason to hold them."""
+    images = {i.header.sop_instance_uid for i in case.chosen[Role.CT]}
+    fitting = [
+        i
+        for c in case.patient
+        if c.kind is Kind.RTSTRUCT and not c.ours
+        for i in c.instances
+        if images & set(_named(i, "IMAGE"))
+    ]
+    if len(fitting) != 1:
+        words = f"{len(fitting)} structure sets were" if fitting else "no structure set was"
+        return Missing(reason=f"{words} drawn on these images", hint="")
+    return _Found(instances=(fitting[0],), reason="drawn on these images")
 
 
 def _structure_set_in_frame(case: _Case) -> _Role:

@@ -48,6 +48,9 @@ _PROVIDER: Final = 2
 
 _CLOSE_S: Final = 1.0
 """Longest wait for the peer to close after our last PDU (ARTIM timer of PS3.8 9.1.5)."""
+_LEAST_BROUGHT: Final = 16 * 1024
+"""Bytes of a message that a peer must bring while we wait for it as long as an idle peer may be
+silent: at 60 s a line of 2 kbit/s would do."""
 _MOST_DRAINED: Final = 4 * 1024 * 1024
 """Bytes that are read and dropped meanwhile: closing on unread bytes would destroy that PDU."""
 
@@ -241,7 +244,9 @@ class Connection:
             pdu_s = settings.pdu_timeout_s
             try:
                 if dialog.under_way:
+                    begun = self._shared.clock.monotonic()
                     pdu = stream.read(idle_s=pdu_s, pdu_s=pdu_s)
+                    dialog.waited(self._shared.clock.monotonic() - begun)
                 else:
                     pdu = stream.read_idle(idle_s=settings.idle_timeout_s, pdu_s=pdu_s)
             except wire.Stopped:
@@ -309,6 +314,8 @@ class _Dialog:
         self._reassembly = Reassembly(contexts, reception.settings.max_object_bytes)
         self._begun: Begun | None = None
         self._exchange: Exchange | None = None
+        self._waited_s = 0.0
+        self._brought = 0
 
     @property
     def under_way(self) -> bool:
@@ -325,6 +332,7 @@ class _Dialog:
         OSError
             The answer could not be sent.
         """
+        self._brought += len(body)
         for part in self._reassembly.feed(body):
             if isinstance(part, Begun):
                 self._begin(part)
@@ -335,6 +343,21 @@ class _Dialog:
                 complete = part.last
             if complete:
                 self._answer()
+
+    def waited(self, seconds: float) -> None:
+        """Note how long the peer let us wait within a message; our own slowness does not count.
+
+        Raises
+        ------
+        ProtocolError
+            It holds the association with PDUs that bring next to nothing.
+        """
+        self._waited_s += seconds
+        if self._waited_s < self._shared.settings.idle_timeout_s:
+            return
+        if self._brought < _LEAST_BROUGHT:
+            raise ProtocolError("the message comes too slowly", reason=AbortReason.NOT_SPECIFIED)
+        self._waited_s, self._brought = 0.0, 0
 
     def discard(self) -> None:
         """Forget the request that is under way."""
@@ -372,6 +395,7 @@ class _Dialog:
     def _answer(self) -> None:
         begun, exchange = self._begun, self._exchange
         self._begun = self._exchange = None
+        self._waited_s, self._brought = 0.0, 0
         if begun is None or exchange is None:
             return
         reply = self._finished(exchange)

@@ -68,6 +68,13 @@ _MOST_FRAGMENTS: Final = 256
 """PDUs per system call; the kernel takes 1024 buffers, two a PDU."""
 _RELEASE_S: Final = 5.0
 
+_MIXED: Final = "with a message on two presentation contexts"
+_MISPLACED: Final = {
+    True: "with data before its command",
+    False: "with a command inside a data set",
+}
+"""Whether a command set was awaited -> what came instead."""
+
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 2, 3, 4, 5, 6, 7
 _RELEASE_RQ_PDU: Final = struct.pack(">BBLL", _RELEASE_RQ, 0, 4, 0)
 _RELEASE_RP_PDU: Final = struct.pack(">BBLL", _RELEASE_RP, 0, 4, 0)
@@ -412,33 +419,33 @@ class Association:
         return self._read_message(deadline, 0).command
 
     def _read_message(self, deadline: float, limit: int) -> Message:
-        incoming = self._fragments(deadline)
-        parts: list[memoryview] = []
-        contexts: set[int] = set()
-        for fragment in incoming:
-            if not fragment.command:
-                raise MalformedMessage("with data before its command")
-            contexts.add(fragment.context_id)
-            parts.append(fragment.data)
-            if fragment.last:
-                break
-        command = read_command(b"".join(parts))
+        context_id, raw = self._read_set(deadline, command=True, limit=_LONGEST_PDU)
+        command = read_command(raw)
         if not has_data_set(command):
-            return Message(fragment.context_id, command, b"")
+            return Message(context_id, command, b"")
         if not limit:
             raise MalformedMessage("with a data set nobody asked for")
+        another, data = self._read_set(deadline, command=False, limit=limit)
+        if another != context_id:
+            raise MalformedMessage(_MIXED)
+        return Message(context_id, command, data)
+
+    def _read_set(self, deadline: float, *, command: bool, limit: int) -> tuple[int, bytes]:
+        """Return the presentation context and the bytes of a command set or a data set."""
         data = bytearray()
-        for fragment in incoming:
-            if fragment.command:
-                raise MalformedMessage("with a command inside a data set")
-            if fragment.context_id not in contexts:
-                raise MalformedMessage("with a message on two presentation contexts")
+        contexts: set[int] = set()
+        for fragment in self._fragments(deadline):
+            if fragment.command != command:
+                raise MalformedMessage(_MISPLACED[command])
+            contexts.add(fragment.context_id)
             data += fragment.data
+            if len(contexts) > 1:
+                raise MalformedMessage(_MIXED)
             if len(data) > limit:
-                raise MalformedMessage("with a data set beyond all measure")
+                raise MalformedMessage("with a message beyond all measure")
             if fragment.last:
                 break
-        return Message(fragment.context_id, command, bytes(data))
+        return contexts.pop(), bytes(data)
 
     def _fragments(self, deadline: float) -> Iterator[Fragment]:
         while True:

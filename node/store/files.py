@@ -225,6 +225,7 @@ class BlobFiles:
         self._bucket_prefix = bucket_prefix
         self._ops: FileOps = ops or SystemFileOps()
         self._lock = threading.Lock()
+        self._quarantine_lock = threading.Lock()
         self._bucket: Path | None = None
         self._in_bucket = 0
         self._trouble = ""
@@ -409,9 +410,14 @@ class BlobFiles:
         """
         size = len(data)
         path = self._quarantine / f"{sha256}.bin"
-        with self._lock:
+        with self._quarantine_lock:
             if path.exists():
-                return str(path.relative_to(self.data_dir))
+                there = path.stat().st_size
+                if there == size:
+                    return str(path.relative_to(self.data_dir))
+                with self._guard("remove a file of"):  # torn by a kill
+                    self._ops.remove(path)
+                self._quarantined -= there
             if self._quarantined + size > self._limits.quarantine:
                 return ""
             self.require_space(size)
@@ -457,7 +463,7 @@ class BlobFiles:
         return sorted(self._orphans.iterdir()) if self._orphans.exists() else []
 
     def forget_orphan(self, path: Path) -> None:
-        """Remove a file that was set aside and has its row now, or is kept in quarantine."""
+        """Remove a file that was set aside and has its row now."""
         if path.parent != self._orphans:
             raise ValueError("only what was set aside can be forgotten")
         with self._guard("remove a file of"):

@@ -24,7 +24,7 @@ class Rebuilt:
     known: int
     """Copies of what the index has."""
     unreadable: int
-    """Kept in quarantine."""
+    """Left in the orphan area, for a person to look at."""
 
 
 def rebuild(store: Store, called: AETitle) -> Rebuilt:
@@ -45,9 +45,10 @@ def rebuild(store: Store, called: AETitle) -> Rebuilt:
     for path in store.files.orphans():
         try:
             counts[store.intake.accept_file(path, source).kept] += 1
-        except CannotUnderstand:
+        except CannotUnderstand:  # the quarantine may be full, or a limit lower than it was
             unreadable += 1
-        store.files.forget_orphan(path)
+        else:
+            store.files.forget_orphan(path)
     return Rebuilt(
         restored=counts[Kept.STORED] + counts[Kept.CONFLICT],
         known=counts[Kept.DUPLICATE],

@@ -4,6 +4,7 @@ A structure that fails is left out with the reason; it never holds the others ba
 deserves a look is written, flagged.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipelines.api import Finding, Severity
 from pipelines.autocontour.grid import Mask, Values, WorkImage
+from pipelines.autocontour.limits import WRONG_SIDE
 from pipelines.autocontour.names import TABLE, Organ
 
 ASYMMETRY: Final = 3.0
@@ -95,6 +97,15 @@ def check(
             )
         )
     return Verdict(organ=organ, write=True, cut=cut, findings=tuple(findings))
+
+
+def with_evidence(verdict: Verdict, findings: tuple[Finding, ...]) -> Verdict:
+    """Return a verdict with what the image says; what lies on the wrong side is not written."""
+    return dataclasses.replace(
+        verdict,
+        write=verdict.write and all(f.code != WRONG_SIDE for f in findings),
+        findings=(*verdict.findings, *findings),
+    )
 
 
 def check_pair(left: Values, right: Values, image: WorkImage) -> tuple[Finding, ...]:

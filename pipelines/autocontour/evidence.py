@@ -1,10 +1,11 @@
 """What an image says about a contour: its values inside, what it left out, where it lies.
 
-Each measure is a number with a plain meaning; `pipelines.autocontour.checks` holds the limits. All
-of them look at the image or at the body, none at what the method that found the structure thought.
+Each measure is a number with a plain meaning; `pipelines.autocontour.limits` holds what it may be.
+All of them look at the image or at the body, none at what the method that found the structure
+thought.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -13,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from pipelines.autocontour.grid import Mask, WorkImage
+from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import Organ
 from pipelines.geometry.stack import Floats
 
@@ -28,6 +30,7 @@ INSIDE_HU: Final[Mapping[Organ, tuple[float, float]]] = MappingProxyType(
         Organ.LUNGS: (-1100.0, -300.0),
         Organ.BONES: (100.0, 4000.0),
         Organ.SPINAL_CANAL: (-150.0, 200.0),
+        Organ.BONE_MANDIBLE: (100.0, 4000.0),
     }
 )
 """HU that most of a structure has."""
@@ -48,10 +51,12 @@ class Scene:
 
     def across_mm(self) -> Floats:
         """Return how far left of the body's center each voxel lies [mm], shape of `image`."""
-        steps = self.image.directions[:, 0] * np.array(self.image.spacing)
-        index = np.indices(self.body.shape, sparse=True)
-        left = sum(step * i for step, i in zip(steps, index, strict=True))
-        return np.asarray(left - self.middle_mm[0], dtype=np.float64)
+        planes, rows, columns = (
+            step * np.arange(size)
+            for step, size in zip(self.image.left, self.body.shape, strict=True)
+        )
+        left: Floats = planes[:, None, None] + rows[:, None] + columns - self.middle_mm[0]
+        return left
 
 
 def center_mm(mask: Mask, image: WorkImage) -> Floats:
@@ -89,10 +94,10 @@ def in_parts(_: Organ, mask: Mask, scene: Scene) -> float:  # noqa: ARG001 (one 
     return 1.0 - float(sizes.max()) / float(sizes.sum())
 
 
-def shorter_mm(_: Organ, mask: Mask, scene: Scene) -> float:
-    """Return the length along the slices [mm] in which the body goes on and the structure is not."""
+def absent(_: Organ, mask: Mask, scene: Scene) -> float:
+    """Return the share of the body's slices in which the structure is not."""
     body, mine = (m.any(axis=(1, 2)) for m in (scene.body, mask))
-    return float(np.count_nonzero(body & ~mine)) * scene.image.spacing[0]
+    return float(np.count_nonzero(body & ~mine)) / max(int(np.count_nonzero(body)), 1)
 
 
 def off_side_mm(_: Organ, mask: Mask, scene: Scene) -> float:
@@ -105,12 +110,16 @@ def behind_mm(_: Organ, mask: Mask, scene: Scene) -> float:
     return float(center_mm(mask, scene.image)[1] - scene.middle_mm[1])
 
 
-def unwalled(_: Organ, mask: Mask, scene: Scene) -> float:
-    """Return the share of slices in which no bone lies around the structure within 12 mm."""
-    ring = ndimage.binary_dilation(mask, _disc(12.0, scene.image)) & ~mask
-    hard = (ring & (scene.image.hu > HARD_HU / 2)).sum(axis=(1, 2))
-    used = mask.any(axis=(1, 2))
-    return float(np.mean(hard[used] < 0.2 * ring.sum(axis=(1, 2))[used]))
+def lump_mm(organ: Organ, mask: Mask, scene: Scene) -> float:
+    """Return the radius [mm] of the largest ball inside the structure without its HU."""
+    low, high = INSIDE_HU[organ]
+    hu = scene.image.hu
+    strange = mask & ((hu < low) | (hu > high))
+    if not strange.any():
+        return 0.0
+    box = bounding_box(strange, 1)
+    depth = ndimage.distance_transform_edt(strange[box], sampling=scene.image.spacing)
+    return float(depth.max())
 
 
 def wavering_mm(_: Organ, mask: Mask, scene: Scene) -> float:
@@ -119,9 +128,6 @@ def wavering_mm(_: Organ, mask: Mask, scene: Scene) -> float:
     used = np.flatnonzero(area)
     radius = np.sqrt(area[used[0] : used[-1] + 1] / np.pi)
     return float(np.abs(np.diff(radius)).max()) if len(radius) > 1 else 0.0
-
-
-Measure = Callable[[Organ, Mask, Scene], float]
 
 
 def _alike(organ: Organ, scene: Scene) -> Mask:
@@ -137,11 +143,3 @@ def _alike(organ: Organ, scene: Scene) -> Mask:
     if organ is Organ.LUNG_R:
         dark &= scene.across_mm() < 0
     return np.asarray(dark)
-
-
-def _disc(radius_mm: float, image: WorkImage) -> Mask:
-    """Return a disc in the plane of a slice, shape (1, rows, columns)."""
-    rows, columns = (int(radius_mm // step) for step in image.spacing[1:])
-    y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
-    near = (y * image.spacing[1]) ** 2 + (x * image.spacing[2]) ** 2 <= radius_mm**2
-    return np.asarray(near[None])

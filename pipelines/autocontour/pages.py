@@ -99,4 +99,6 @@ def _table(made: Assembled, figures: Mapping[str, Json]) -> Table:
 
 def _cell(values: Json, key: str) -> float | int | str:
     value = values.get(key) if isinstance(values, dict) else None
+    if isinstance(value, float) and value >= 1000:  # noqa: PLR2004 (four digits need no decimals)
+        return round(value)
     return value if isinstance(value, (float, int)) else ""

@@ -19,9 +19,12 @@ from pipelines.autocontour.assemble import assemble
 from pipelines.autocontour.body import body_surface, find_body
 from pipelines.autocontour.bones import find_bones, find_hard
 from pipelines.autocontour.canal import canal_surface, find_canal
-from pipelines.autocontour.checks import Verdict, check, check_pair
+from pipelines.autocontour.checks import Verdict, check, check_pair, with_evidence
+from pipelines.autocontour.compare import compare
+from pipelines.autocontour.evidence import Scene
 from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
 from pipelines.autocontour.learned import find_organs, implausible, installed, tolerated
+from pipelines.autocontour.limits import beyond
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import LEARNED, TABLE, Organ
@@ -33,6 +36,7 @@ from pipelines.dicom.read import text
 from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
 from pipelines.dicom.rtstruct_writer import WriterProfile, Written, write_structure_set
 from pipelines.dicom.volume import CtVolume, read_volume
+from pipelines.geometry.contours import LEVEL
 
 CBCT_WORDS: Final = ("cone-beam", "cone beam", "cbct", "on-board imager", "obi", "xvi")
 """In manufacturer or model: the image is a cone-beam CT, whose values these methods do not fit."""
@@ -85,8 +89,9 @@ def run(request: Request) -> Outcome:
     verdicts = judged(found, _seen(volume, found.image))
     pixel_mm = min(volume.geometry.pixel_spacing)
     made = assemble(settings.entries, found.surfaces, verdicts, found.image, pixel_mm)
-    findings = [*found.findings, *(f for v in verdicts.values() for f in v.findings)]
-    findings += made.findings
+    asked = {entry.structure for entry in settings.entries}
+    told = [v for organ, v in verdicts.items() if organ in asked or not v.write]
+    findings = [*found.findings, *(f for v in told for f in v.findings), *made.findings]
     if not made.structures:
         raise InputRejected("no structure was found in the image: " + _reasons(findings))
     path = request.output / FILE_NAME
@@ -107,7 +112,13 @@ def run(request: Request) -> Outcome:
     trips = check_structure_set(path, kept, volume.headers, volume.geometry)
     findings = [*volume.findings, *findings, *_dropped(written)]
     figures = _figures(written, trips)
-    sheet = write_pages(request.output / "report", volume, found.image, made, figures, findings)
+    folder = request.output / "report"
+    compared = compare(request.inputs.paths(Role.RTSTRUCT), kept, volume, folder)
+    findings += compared.findings
+    if compared.figures is not None:
+        figures["comparison"] = dict(compared.figures)
+    sections = [compared.section] if compared.section is not None else []
+    sheet = write_pages(folder, volume, found.image, made, figures, findings, sections)
     more = further(request, settings, provenance, volume, kept, sheet.pdf)
     return Outcome(objects=(written.object, *more), findings=tuple(findings), figures=figures)
 
@@ -240,8 +251,12 @@ def _seen(volume: CtVolume, image: WorkImage) -> Mask:
 
 def judged(found: Found, seen: Mask) -> dict[Organ, Verdict]:
     """Return the verdict on everything that was found."""
+    scene = Scene(image=found.image, body=found.body)
     return {
-        organ: check(organ, surface, found.image, seen, found.volumes_ml.get(organ))
+        organ: with_evidence(
+            check(organ, surface, found.image, seen, found.volumes_ml.get(organ)),
+            beyond(organ, surface >= LEVEL, scene),
+        )
         for organ, surface in found.surfaces.items()
     }
 

@@ -27,6 +27,8 @@ NOMINAL_FAT_HU, NOMINAL_MUSCLE_HU = -100.0, 45.0
 NOMINAL_MEDIAN_HU: Final = 15.0
 """Median of all soft tissue of a usual body."""
 AIR_HU: Final = -300.0
+LEAST_AIR_CM3: Final = 5.0
+"""Less gas is not compared: good images of a thigh failed on half a milliliter."""
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 GRADIENT_CLIP_HU: Final = (-1000.0, 600.0)
 
@@ -136,8 +138,6 @@ def _own_body(case: Case, hu: Hu) -> Mask:
 
 
 def _structure_gates(case: Case) -> list[Gate]:
-    eroded = ndimage.binary_erosion(case.body, np.ones((1, 7, 7), dtype=np.bool_))
-    air = dice((case.sct < AIR_HU) & eroded, (case.cbct < AIR_HU) & eroded)
     edges = gradient_correlation(case.sct, case.cbct, case.body)
     return [
         gate(
@@ -149,15 +149,20 @@ def _structure_gates(case: Case) -> list[Gate]:
             "edges are not where the CBCT has them",
         ),
         *_outline_gates(case),
-        gate(
-            case,
-            "air-agreement",
-            air,
-            "",
-            Limits(passes=0.75, fails=0.5),
-            "lung or gas differs from the CBCT's",
-        ),
+        *_air_gates(case),
     ]
+
+
+def _air_gates(case: Case) -> list[Gate]:
+    """Compare lung and gas; a few voxels of it at the threshold say nothing."""
+    eroded = ndimage.binary_erosion(case.body, np.ones((1, 7, 7), dtype=np.bool_))
+    now, before = ((image < AIR_HU) & eroded for image in (case.sct, case.cbct))
+    voxel_cm3 = float(np.prod(case.spacing)) / 1000
+    if max(int(now.sum()), int(before.sum())) * voxel_cm3 < LEAST_AIR_CM3:
+        return []
+    limits = Limits(passes=0.75, fails=0.5)
+    meaning = "lung or gas differs from the CBCT's"
+    return [gate(case, "air-agreement", dice(now, before), "", limits, meaning)]
 
 
 def _outline_gates(case: Case) -> list[Gate]:

@@ -1,5 +1,6 @@
 """The documents tell the truth: commands exist, configuration loads, tables are the code's."""
 
+import ast
 import configparser
 import re
 import tomllib
@@ -12,7 +13,13 @@ from node.cli.main import main
 from node.config.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CONFORMANCE.md", "CHANGELOG.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CONFORMANCE.md",
+    "CHANGELOG.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+)
 
 
 def text(name: str) -> str:
@@ -36,23 +43,38 @@ def test_every_make_target_that_a_document_names_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_command_that_a_document_names_exists(name: str) -> None:
-    named = set(re.findall(r"`(?:\.venv/bin/)?rtnode ([a-z-]+)", text(name)))
+    named = set(re.findall(r"`(?:\.venv/bin/)?rtnode ([a-z][a-z-]+)", text(name)))
     named |= set(re.findall(r"^\.venv/bin/rtnode ([a-z-]+)", text(name), re.MULTILINE))
 
     assert named <= set(main.commands)
 
 
 def test_the_readme_names_every_command() -> None:
-    missing = {c for c in main.commands if f"`rtnode {c}`" not in text("README.md")}
+    named = set(re.findall(r"`rtnode ([a-z-]+)[ `]", text("README.md")))
 
-    assert not missing
+    assert named == set(main.commands)
+
+
+def test_every_finding_is_explained_to_the_operator() -> None:
+    codes = {
+        str(keyword.value.value)
+        for path in (ROOT / "pipelines").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
+        for keyword in node.keywords
+        if keyword.arg == "code" and isinstance(keyword.value, ast.Constant)
+    }
+    page = text("docs/operations.md")
+
+    assert len(codes) > 20
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_link_to_a_file_leads_somewhere(name: str) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", text(name))
 
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
 
 
 def test_the_configuration_of_the_readme_loads(tmp_path: Path) -> None:

@@ -121,6 +121,24 @@ def test_p_data_that_drips_is_cut_at_its_deadline():
         assert _alive(receiver.port)
 
 
+@pytest.mark.parametrize("byte", [b"", b"x"])
+def test_a_message_in_whole_pdus_that_hold_next_to_nothing_is_cut(byte):
+    """Fault B2: each PDU is in time, and the message would take for ever."""
+    door = FakeDoor()
+    with receiving(door, pdu_timeout_s=5.0, idle_timeout_s=0.5) as receiver:
+        association = associate(receiver.port)
+        command = c_store_rq(message_id=1, sop_class_uid=CT, sop_instance_uid=Uid("1.2"))
+        association._connection.sendall(_p_data(1, 3, command))
+        with pytest.raises(OSError, match=r"."):  # noqa: PT012 - one of many meets the end
+            for _ in range(400):
+                association._connection.sendall(_p_data(1, 0, byte))
+                time.sleep(0.025)
+        association._connection.close()
+        assert _alive(receiver.port)
+
+    assert door.discarded == 1
+
+
 MALFORMED = {
     "fragment-past-the-end-of-its-pdu": struct.pack(">BBLLBB", 4, 0, 8, 500, 1, 0) + b"ab",
     "data-set-without-a-command": _p_data(1, 2, b"xxxx"),

@@ -32,7 +32,7 @@ def process(pipeline, folder, out, **overrides):
 @pytest.mark.parametrize(
     ("pipeline", "roles"),
     [
-        ("autocontour", {"CT": 12}),
+        ("autocontour", {"CT": 12, "RTSTRUCT": 1}),
         ("synthetic_ct", {"CBCT": 8, "PLANNING_CT": 12, "REG": 1}),
         ("dose_radiomics", {"RTDOSE": 1, "RTSTRUCT": 1, "RTPLAN": 1, "CT": 12}),
     ],

@@ -1,6 +1,7 @@
 """The loss of missing labels, the patches, the orientation guard, and short training runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,13 @@ def test_a_missed_organ_counts_as_nothing_found_and_has_no_distance():
 @pytest.mark.parametrize("gan", [False, True], ids=["U-Net", "GAN"])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch, gan):
     recipe = Recipe(gan=gan)
+    small = replace(
+        recipe.design,
+        frame=recipe.frame.model_copy(update={"patch": (1, 32, 32), "field": (32, 32)}),
+        channels=(4, 8),
+        batch=2,
+    )
+    monkeypatch.setattr("models.training.contour_recipe.DESIGNS", {"2.5d": small})
     monkeypatch.setattr("models.training.loop.SAVE_S", -1.0)
 
     def go(folder: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,6 @@ from node.cli.exits import Exit
 from node.cli.main import main
 from node.errors import LedgerError
 
-ROOT = Path(__file__).parents[4]
 CONFIG = """\
 node: {ae_titles: ["RTNODE"], data_dir: data}
 receive: {unknown_peers: accept}
@@ -120,12 +119,6 @@ def test_every_command_and_option_explains_itself(command: click.Command) -> Non
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
-
-
-def test_every_command_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-
-    assert [name for name in main.commands if f"`rtnode {name}" not in readme] == []
 
 
 def test_an_unknown_command_is_a_usage_error() -> None:

@@ -82,6 +82,29 @@ def test_a_ct_alone_is_all_that_contouring_needs() -> None:
     assert uids(chosen(CONTOURS, CT, rtstruct()), "CT") == CT_UIDS
 
 
+def test_contours_are_compared_with_the_one_structure_set_drawn_on_the_images() -> None:
+    elsewhere = rtstruct("S.2", images=["9.9"])
+
+    assert uids(chosen(CONTOURS, CT, rtstruct(), elsewhere), "RTSTRUCT") == ["S.1"]
+    assert uids(chosen(CONTOURS, CT, elsewhere), "RTSTRUCT") == []
+
+
+def test_several_structure_sets_on_the_images_never_hold_the_contours() -> None:
+    answer = chosen(CONTOURS, CT, rtstruct("S.1"), rtstruct("S.2"))
+
+    assert uids(answer, "CT") == CT_UIDS
+    assert uids(answer, "RTSTRUCT") == []
+    assert "without RTSTRUCT: 2 structure sets were drawn on these images" in answer.reason
+
+
+def test_contours_are_not_compared_with_our_own() -> None:
+    patient = [candidate(list(CT)), candidate([rtstruct()], ours=True)]
+
+    answer = select(CONTOURS, tuple(CT), patient)
+
+    assert uids(answer, "RTSTRUCT") == []
+
+
 def test_a_dose_is_followed_to_plan_structure_set_and_ct() -> None:
     answer = chosen(DOSE, rtdose(), rtplan(), rtstruct(), rtstruct("S.2"), CT)
 

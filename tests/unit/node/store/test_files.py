@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,36 @@ def test_the_quarantine_keeps_each_content_once_and_is_bounded(tmp_path):
         )
         == ""
     ), "what is there counts after a restart too"
+
+
+def test_what_a_kill_left_half_written_in_the_quarantine_is_written_anew(tmp_path):
+    torn = tmp_path / "quarantine" / "aa.bin"
+    make(tmp_path)
+    torn.write_bytes(b"123")
+
+    made = make(tmp_path, limits=Limits(min_free=0, warn_free=0, quarantine=10))
+
+    assert made.keep_in_quarantine("aa", b"123456") == "quarantine/aa.bin"
+    assert torn.read_bytes() == b"123456"
+    assert made.keep_in_quarantine("bb", b"4444") != "", "what was torn no longer counts"
+
+
+def test_a_large_object_on_its_way_to_the_quarantine_delays_no_other(tmp_path):
+    class Slow(RecordingOps):
+        """While the quarantine is written, another object is published."""
+
+        def write_new(self, path, chunks) -> None:
+            super().write_new(path, chunks)
+            if path.parent.name == "quarantine":
+                other = threading.Thread(target=publish, args=(made,))
+                other.start()
+                other.join(5)
+                assert not other.is_alive()
+
+    made = make(tmp_path, Slow())
+
+    assert made.keep_in_quarantine("aa", b"123456")
+    assert len(blobs(tmp_path)) == 1
 
 
 def test_a_file_without_a_row_is_set_aside_not_deleted(tmp_path):
