@@ -35,7 +35,9 @@ def patient(seed: int) -> Found:
     center = (0.0, 0.0, float(rng.uniform(-30, 40)))
     made = thorax(shape, SPACING, seed, center=center, noise_hu=float(rng.uniform(8, 30)))
     geometry = StackGeometry.regular(shape=shape, spacing=SPACING, origin=made.origin)
-    return find_all(work_image(made.hu, geometry, 4.0), [o for o in Organ if o not in LEARNED])
+    return find_all(
+        work_image(made.hu, geometry, 4.0), [o for o in Organ if o not in {*LEARNED, Organ.AIR}]
+    )
 
 
 def shifted(mask: Mask, rng: np.random.Generator) -> Mask:

@@ -33,7 +33,6 @@ class Served:
     tree: dict
     command: tuple[str, ...] = SERVE
     environment: dict[str, str] = field(default_factory=dict)
-    starts: list[float] = field(default_factory=list)
     port: int = 0
 
     def start(self) -> None:
@@ -44,7 +43,6 @@ class Served:
             arguments = [*self.command, "serve", "-c", str(path)]
         self.log = (self.folder / "log").open("ab")
         begin = self.log.tell()
-        began = time.monotonic()
         self.process = subprocess.Popen(
             arguments,
             stdout=self.log,
@@ -56,7 +54,6 @@ class Served:
         found = READY.search(self.said(begin))
         assert found, self.said(begin).decode()
         self.port = int(found.group(1))
-        self.starts.append(time.monotonic() - began)
 
     def said(self, begin: int = 0) -> bytes:
         return (self.folder / "log").read_bytes()[begin:]

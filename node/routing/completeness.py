@@ -143,7 +143,8 @@ def _stack(
         return _whole(f"{told}; all images that other objects reference are here")
     if arrival.interrupted:
         return _wait(
-            f"{told}; but an association broke off and nothing says that these are all: re-send"
+            f"{told}; but an association broke off, or brought objects that were refused, and"
+            " nothing says that these are all: re-send"
         )
     telling = report.uniform and len(poses) >= _ENOUGH_TO_SEE_A_SPACING
     if telling and not arrival.open_associations and not arrival.one_by_one:
@@ -156,7 +157,8 @@ def _loose(instances: Sequence[Instance], arrival: Arrival, patience: Patience) 
     told = _count(len(instances), "object")
     if arrival.interrupted:
         return _wait(
-            f"{told}; but an association broke off and nothing says that these are all: re-send"
+            f"{told}; but an association broke off, or brought objects that were refused, and"
+            " nothing says that these are all: re-send"
         )
     if not arrival.open_associations and not arrival.one_by_one:
         return _whole(f"{told}; the association was released")

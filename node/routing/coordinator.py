@@ -200,7 +200,11 @@ class Coordinator:
         return examine(
             kind,
             without_scouts(instances) or instances,
-            arrival(quiet_s, associations, self._resent_at(series.series_instance_uid)),
+            arrival(
+                quiet_s,
+                [*associations, *self._ledger.refusals_beside(associations)],
+                self._resent_at(series.series_instance_uid),
+            ),
             self._patience,
             referenced=self._ledger.referenced_images(series.series_instance_uid),
             conflicts=len(self._ledger.conflicts(series.series_instance_uid)),

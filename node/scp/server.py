@@ -117,7 +117,13 @@ class Receiver:
         except ConfigError:
             self._close_listeners()
             raise
-        self._thread = threading.Thread(target=self._accept, name="scp-accept", daemon=True)
+        # here and not in the thread: once listening, nothing may be missing to accept with
+        selector = selectors.DefaultSelector()
+        for listener in self._listeners:
+            selector.register(listener.socket, selectors.EVENT_READ, listener)
+        self._thread = threading.Thread(
+            target=self._accept, args=(selector,), name="scp-accept", daemon=True
+        )
         self._thread.start()
         titles = ",".join(settings.ae_titles)
         event(_log, "listening", host=settings.host, port=self.port, tls_port=self.tls_port,
@@ -198,10 +204,8 @@ class Receiver:
             context=context,
         )
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for listener in self._listeners:
-                selector.register(listener.socket, selectors.EVENT_READ, listener)
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        with selector:
             while not self._stopping.is_set():
                 for key, _ in selector.select(_LOOK_S):
                     self._take(key.data)

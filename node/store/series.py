@@ -1,7 +1,7 @@
 """Series, instances, references and associations in the ledger."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, update
@@ -15,6 +15,8 @@ from node.store.records import AssociationInfo
 
 _CHUNK: Final = 500
 """UIDs in one IN clause; SQLite takes 32766 parameters, old builds 999."""
+_BESIDE: Final = timedelta(seconds=60)
+"""An association of the same sender that ended later than this was about something else."""
 
 
 class SeriesLedger(LedgerPart):
@@ -161,6 +163,48 @@ class SeriesLedger(LedgerPart):
             return [_delivered(line, known.get(line.association_id)) for line in lines]
 
         return self._database.read(look)
+
+    def refusals_beside(self, associations: Sequence[AssociationInfo]) -> list[AssociationInfo]:
+        """Return the associations of the same senders of which everything was refused meanwhile.
+
+        Nothing of them is here that could name a series, so who sent it and when must do.
+
+        Parameters
+        ----------
+        associations
+            Those that delivered to a series.
+        """
+        ends = [a.ended_at or a.opened_at for a in associations]
+        if not ends:
+            return []
+        a = schema.association.c
+        query = (
+            select(schema.association)
+            .where(
+                a.ended_at >= min(line.opened_at for line in associations),
+                a.ended_at <= max(ends) + _BESIDE,
+                a.refused > 0,
+                a.received == 0,
+                a.calling_ae_title.in_(sorted({line.calling_ae_title for line in associations})),
+                a.address.in_(sorted({line.address for line in associations})),
+            )
+            .order_by(a.id)
+        )
+        return self._database.read(
+            lambda c: [
+                AssociationInfo(
+                    association_id=row.association_id,
+                    calling_ae_title=AETitle(row.calling_ae_title),
+                    called_ae_title=AETitle(row.called_ae_title),
+                    address=row.address,
+                    opened_at=row.opened_at,
+                    ended_at=row.ended_at,
+                    end=row.end,
+                    refused=row.refused,
+                )
+                for row in c.execute(query)
+            ]
+        )
 
     def open_associations(self) -> list[AssociationInfo]:
         """Return the associations that have not ended."""

@@ -30,6 +30,7 @@ INSIDE_HU: Final[Mapping[Organ, tuple[float, float]]] = MappingProxyType(
         Organ.LUNGS: (-1100.0, -300.0),
         Organ.BONES: (100.0, 4000.0),
         Organ.SPINAL_CANAL: (-150.0, 200.0),
+        Organ.AIR: (-1100.0, -300.0),
         Organ.BONE_MANDIBLE: (100.0, 4000.0),
     }
 )

@@ -121,6 +121,7 @@ LIMITS: Final[Mapping[Organ, tuple[Limit, ...]]] = MappingProxyType(
             _WHOLE,
             _IN_BODY,
         ),
+        Organ.AIR: (Limit(measure=typical, low=0.9), _IN_BODY),
         Organ.BRAINSTEM: (_MIDDLE, _IN_BODY),
         Organ.SPINAL_CORD: (_MIDDLE, _IN_BODY),
         Organ.PAROTID_L: (_LEFT, _IN_BODY),

@@ -21,6 +21,7 @@ class Organ(StrEnum):
     LUNGS = "Lungs"
     BONES = "Bones"
     SPINAL_CANAL = "SpinalCanal"
+    AIR = "Air"
     BRAINSTEM = "Brainstem"
     SPINAL_CORD = "SpinalCord"
     PAROTID_L = "Parotid_L"
@@ -90,6 +91,13 @@ TABLE: Final = MappingProxyType(
             color=(255, 220, 120),
             code=ConceptCode(value="61853006", scheme="SCT", meaning="Vertebral canal"),
             volume_ml=(5, 300),
+        ),
+        Organ.AIR: Entry(
+            number=7,
+            interpreted_type="CAVITY",
+            color=(0, 255, 255),
+            code=ConceptCode(value="15158005", scheme="SCT", meaning="Air"),
+            volume_ml=(0.5, 5000),
         ),
         Organ.BRAINSTEM: Entry(
             number=11,

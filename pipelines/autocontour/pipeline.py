@@ -15,6 +15,7 @@ import numpy as np
 from models.organs import Network
 from models.pack import Manifest
 from pipelines.api import Finding, InputRejected, Json, Outcome, Request, Role, Severity
+from pipelines.autocontour.air import find_air
 from pipelines.autocontour.assemble import assemble
 from pipelines.autocontour.body import body_surface, find_body
 from pipelines.autocontour.bones import find_bones, find_hard
@@ -140,8 +141,14 @@ def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
     findings: list[Finding] = []
     if Organ.EXTERNAL in wanted:
         surfaces[Organ.EXTERNAL] = body_surface(image, body)
-    if {Organ.LUNG_L, Organ.LUNG_R, Organ.LUNGS} & set(wanted):
+    if {Organ.LUNG_L, Organ.LUNG_R, Organ.LUNGS, Organ.AIR} & set(wanted):
         _find_lungs(image, body, surfaces, findings)
+    if Organ.AIR in wanted:
+        air = find_air(image, body, surfaces.get(Organ.LUNGS))
+        if air is None:
+            findings.append(_missing(Organ.AIR, "there is no air in the body beside the lungs"))
+        else:
+            surfaces[Organ.AIR] = air
     if {Organ.BONES, Organ.SPINAL_CANAL} & set(wanted):
         _find_skeleton(image, body, surfaces, findings)
     return Found(

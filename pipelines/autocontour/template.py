@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.geometry.expressions import ExpressionError, Node, names, parse, uses_dose
 
-ClassicalName = Literal["External", "Lung_L", "Lung_R", "Lungs", "Bones", "SpinalCanal"]
+ClassicalName = Literal[
+    "External", "Lung_L", "Lung_R", "Lungs", "Bones", "SpinalCanal", "Air"
+]  # fmt: skip
 """Found without a model."""
 LearnedName = Literal[
     "Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible", "Larynx", "Esophagus"

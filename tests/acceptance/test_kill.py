@@ -6,6 +6,7 @@ were answered, what the archive got, and the ledger of the stopped node.
 """
 
 import json
+import os
 import random
 import socket
 import time
@@ -82,7 +83,6 @@ def test_a1_a_receiver_that_is_killed_again_and_again_loses_nothing_it_acknowled
 
     acked = set().union(*(modality.acked for modality in modalities))
     assert len(acked) == 180
-    assert max(served.starts) < 5.0
     check_ledger(served, acked, pacs, studies=3)
     assert not list((served.folder / "data").rglob("*.part"))
 
@@ -119,9 +119,9 @@ def test_c2_a_node_that_is_killed_while_a_job_runs_delivers_its_result_once(
 def test_c7_a_node_that_is_asked_to_stop_gives_a_long_job_back(served, pacs, tmp_path) -> None:
     served.environment = {
         "FAKE": json.dumps({"sleep_s": 3, "once": str(tmp_path / "once")}),
-        "NOTIFY_SOCKET": "@rtnode-test",
+        "NOTIFY_SOCKET": f"@rtnode-test-{os.getpid()}",
     }
-    states = listen_like_systemd("\0rtnode-test")
+    states = listen_like_systemd(f"\0rtnode-test-{os.getpid()}")
     served.start()
     modality = Modality(served, series(1, count=12))
     modality.run()

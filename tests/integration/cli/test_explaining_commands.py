@@ -86,7 +86,7 @@ def test_a_folder_is_rehearsed_series_by_series(empty_site: Site, patient: Path)
     assert code == Exit.DONE
     assert "6 series of 1 patient;" in out
     assert "contours: RUNS   autocontour; kind is CT" in out
-    assert "with 12 CT; results go to pacs" in out
+    assert "with 12 CT, 1 RTSTRUCT; results go to pacs" in out
     assert "with 12 CT, 1 RTDOSE, 1 RTPLAN, 1 RTSTRUCT; results go to pacs" in out
     assert "contours: no; the kind is not CT" in out
     assert str(factories.study()["CT"][0].PatientName) not in out

@@ -68,6 +68,31 @@ def test_slices_that_we_refused_are_missing_even_where_the_others_lie_side_by_si
     assert scene.state() is SeriesState.COMPLETE
 
 
+def test_slices_refused_on_associations_of_their_own_are_missing_too(scene) -> None:
+    """One association an image: nothing of the last two came, so nothing names their series."""
+    for number, slice_ in enumerate(series(8)):
+        name = f"0000ab{number:02}"
+        scene.send(*([slice_] if number < 6 else []), association=name, refused=int(number > 5))
+    scene.look(60.0)
+    assert scene.state() is SeriesState.RECEIVING
+
+    for number, slice_ in enumerate(series(8)[6:]):
+        scene.send(slice_, association=f"0000ac{number:02}")
+    scene.look(60.0)
+    assert scene.state() is SeriesState.COMPLETE
+
+
+def test_what_another_sender_or_an_earlier_day_was_refused_holds_nobody_up(scene) -> None:
+    scene.send(association="0000aaaa", refused=1)
+    scene.clock.advance(3600)
+    scene.store.intake.association_opened(source("0000aaab", calling="OTHER"))
+    scene.send(*series(6))
+    scene.store.intake.association_ended("0000aaab", end="RELEASED", received=0, refused=1)
+    scene.look(60.0)
+
+    assert scene.state() is SeriesState.COMPLETE
+
+
 def test_looking_again_changes_nothing(scene) -> None:
     scene.send(*series())
     scene.look(0.5)

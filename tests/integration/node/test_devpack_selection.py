@@ -46,7 +46,7 @@ def roles(selection) -> dict[str, int]:
 def test_the_thorax_gives_one_case_to_each_pipeline(devpack) -> None:
     found = look(devpack / "dev_lung1_001_thorax")
 
-    assert [roles(s) for s in choose(found, "autocontour")] == [{"CT": 134}]
+    assert [roles(s) for s in choose(found, "autocontour")] == [{"CT": 134, "RTSTRUCT": 1}]
     assert [roles(s) for s in choose(found, "synthetic_ct")] == [
         {"CBCT": 64, "PLANNING_CT": 134, "REG": 1}
     ]

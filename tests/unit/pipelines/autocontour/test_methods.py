@@ -74,6 +74,15 @@ def test_the_airway_and_the_dome_of_the_liver_are_no_lung(patient, found):
     assert np.count_nonzero(lungs & patient.labels["Liver"]) < 0.02 * patient.labels["Liver"].sum()
 
 
+def test_air_is_the_airway_and_gas_and_nothing_of_the_lungs(patient, found):
+    air = on_grid(found, Organ.AIR)
+    trachea = patient.labels["Trachea"] & (patient.hu < -800)
+
+    assert np.count_nonzero(air & trachea) > 0.9 * np.count_nonzero(trachea)
+    assert not (air & on_grid(found, Organ.LUNGS)).any()
+    assert (patient.hu[air] < -300).mean() > 0.95
+
+
 def test_the_lungs_are_the_sum_of_left_and_right(found):
     left, right = on_grid(found, Organ.LUNG_L), on_grid(found, Organ.LUNG_R)
 

@@ -119,5 +119,5 @@ def test_one_voxel_has_no_neighbors_and_so_no_cooccurrence():
 
 def test_every_feature_has_a_name_and_a_unit(noise):
     assert set(everything(noise)) <= set(FEATURES)
-    assert len(FEATURES) == 170
-    assert len({feature.name for feature in FEATURES.values()}) == 170
+    assert len(FEATURES) == 174
+    assert len({feature.name for feature in FEATURES.values()}) == 174
