@@ -189,7 +189,7 @@ class Node:
         alive = partial(getattr, reporter, "alive")
         self._begin(stack, "commitment reports", reporter, alive, wake=reporter.wake)
 
-        puller = puller_of(config, door, clock)
+        puller = puller_of(config, door, ledger.note, clock)
         coordinator = Coordinator(ledger, config, clock, door.resent_at, priors=puller.ask)
         puller.on_news = coordinator.revisit
         self._begin(stack, "coordinator", coordinator, coordinator.alive, wake=coordinator.wake)

@@ -202,7 +202,11 @@ class Coordinator:
             without_scouts(instances) or instances,
             arrival(
                 quiet_s,
-                [*associations, *self._ledger.refusals_beside(associations)],
+                [
+                    *associations,
+                    *self._ledger.refusals_beside(associations),
+                    *self._ledger.pulls_beside(series.series_instance_uid, associations),
+                ],
                 self._resent_at(series.series_instance_uid),
             ),
             self._patience,
@@ -220,9 +224,11 @@ class Coordinator:
             return False
         limits = (patience.moment_s, patience.after_release_s, patience.otherwise_s)
         others = self._ledger.patient_series(series.patient_key)
+        pulls = self._ledger.pulls_beside(series.series_instance_uid, associations)
         sign = (
             sum(quiet_s >= limit for limit in limits),
             self._resent_at(series.series_instance_uid),
+            *((a.ended_at, a.end) for a in pulls),
             *((a.association_id, a.end) for a in associations),
             *((s.series_instance_uid, s.revision, s.count) for s in others),
         )

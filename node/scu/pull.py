@@ -25,6 +25,7 @@ from node.errors import (
     DeliveryError,
     NodeError,
     NotAccepted,
+    PeerRefused,
     PeerUnreachable,
 )
 from node.log import event
@@ -33,6 +34,7 @@ from node.scu.association import PeerAE
 from node.scu.destinations import peer_of
 from node.scu.query import Retrieved, find, get, held_at, move
 from node.store.header import parse_header
+from node.store.series import PULL_BEGAN, PULL_ENDED
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +102,22 @@ class Door(Protocol):
         ...
 
 
+class Note(Protocol):
+    """`Ledger.note`."""
+
+    def __call__(
+        self, action: str, *, kind: str, subject: str, correlation: str = "", **detail: object
+    ) -> None:
+        """Append an event."""
+        ...
+
+
+def _unnoted(
+    action: str, *, kind: str, subject: str, correlation: str = "", **detail: object
+) -> None:
+    """Keep nothing: for a puller without a ledger."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A peer to fetch from."""
@@ -147,6 +165,8 @@ class Puller:
     clock : Clock
     largest : int
         Most bytes of one object of a C-GET.
+    note : callable
+        `Ledger.note`: what a C-MOVE did not bring must be known when its series is judged.
     """
 
     def __init__(
@@ -157,6 +177,7 @@ class Puller:
         clock: Clock,
         *,
         largest: int,
+        note: Note = _unnoted,
     ) -> None:
         self.on_news: Callable[[], None] = lambda: None
         """Called when a search ended, so that decisions which wait for it are judged again."""
@@ -165,6 +186,7 @@ class Puller:
         self._title = our_title
         self._clock = clock
         self._largest = largest
+        self._mark = note
         self._searches: dict[tuple[str, str], _Search] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -306,10 +328,8 @@ class Puller:
     def _retrieve(self, archive: Archive, keys: Dataset, left: _Found) -> None:
         if self._stopping.is_set():
             raise PeerUnreachable("the node stops")
-        if archive.pull is Pull.MOVE:
-            done = move(archive.peer, keys, self._title)
-        else:
-            done = self._get(archive, keys)
+        retrieve = self._move if archive.pull is Pull.MOVE else self._get
+        done = retrieve(archive, keys)
         left.retrieved += done.completed
         event(_log, "retrieved", peer=archive.name, level=logging.INFO,
               series=str(keys.SeriesInstanceUID), objects=done.completed,
@@ -321,6 +341,26 @@ class Puller:
                 hint="for C-MOVE the peer must know our AE title, host and port, and may have to"
                 " be a peer with `receive: true` here",
             )
+
+    def _move(self, archive: Archive, keys: Dataset) -> Retrieved:
+        """Let the archive send a series to us, and note whether it sent all of it.
+
+        Its own association ends in order either way, so without the note a part of a series would
+        count as whole.
+        """
+        series = str(keys.SeriesInstanceUID)
+        peer = archive.peer.ae_title
+        self._mark(PULL_BEGAN, kind="series", subject=series, peer=peer)
+        failed = 1  # an answer that never comes tells of no success
+        try:
+            done = move(archive.peer, keys, self._title)
+            failed = done.failed
+        except (NotAccepted, PeerRefused):
+            failed = 0  # it sent nothing at all
+            raise
+        finally:
+            self._mark(PULL_ENDED, kind="series", subject=series, peer=peer, failed=failed)
+        return done
 
     def _get(self, archive: Archive, keys: Dataset) -> Retrieved:
         source = Source(
@@ -366,7 +406,7 @@ class Puller:
         return done
 
 
-def puller_of(config: Config, door: Door, clock: Clock) -> Puller:
+def puller_of(config: Config, door: Door, note: Note, clock: Clock) -> Puller:
     """Return the puller that the configuration describes; without archives it finds nothing."""
     archives = [
         Archive(name=name, peer=peer, pull=entry.pull, pause_s=60.0 / entry.pull_per_minute)
@@ -374,7 +414,8 @@ def puller_of(config: Config, door: Door, clock: Clock) -> Puller:
         if entry.pull is not Pull.NONE and (peer := peer_of(config, name)) is not None
     ]
     largest = config.receive.max_object_mb * 1024 * 1024
-    return Puller(archives, door, AETitle(config.node.ae_titles[0]), clock, largest=largest)
+    title = AETitle(config.node.ae_titles[0])
+    return Puller(archives, door, title, clock, largest=largest, note=note)
 
 
 def _studies(peer: PeerAE, want: Want) -> list[Uid]:

@@ -15,6 +15,13 @@ from node.store.records import AssociationInfo
 
 _CHUNK: Final = 500
 """UIDs in one IN clause; SQLite takes 32766 parameters, old builds 999."""
+PULL_BEGAN: Final = "pull_began"
+PULL_ENDED: Final = "pull_ended"
+"""Events about a series that a peer was asked to send (C-MOVE)."""
+PULL: Final = "pull"
+"""Stands for the association in `SeriesLedger.pulls_beside`."""
+_LONGEST_PULL: Final = timedelta(days=1)
+"""Nothing that comes while a C-MOVE is under way proves that it brought everything."""
 _BESIDE: Final = timedelta(seconds=60)
 """An association of the same sender that ended later than this was about something else."""
 
@@ -205,6 +212,47 @@ class SeriesLedger(LedgerPart):
                 for row in c.execute(query)
             ]
         )
+
+    def pulls_beside(
+        self, series_instance_uid: str, associations: Sequence[AssociationInfo]
+    ) -> list[AssociationInfo]:
+        """Return the last C-MOVE that brought objects of a series, as if it were an association.
+
+        The archive's own association ends in order also when it could not send everything; only
+        the answer to the C-MOVE tells: lost until it came, and when it says that objects failed.
+
+        Parameters
+        ----------
+        associations
+            Those that delivered to the series.
+        """
+        e = schema.event.c
+        query = (
+            select(schema.event)
+            .where(e.subject == series_instance_uid, e.action.in_((PULL_BEGAN, PULL_ENDED)))
+            .order_by(e.id.desc())
+            .limit(2)
+        )
+        rows = self._database.read(lambda c: list(c.execute(query)))
+        if not rows:
+            return []
+        last, first = rows[0], rows[-1]
+        ended = last.action == PULL_ENDED
+        opened_at = first.at if ended else last.at
+        peer = AETitle(str(last.detail["peer"]))
+        if not any(a.calling_ae_title == peer and a.opened_at >= opened_at for a in associations):
+            return []  # it brought nothing of this series
+        return [
+            AssociationInfo(
+                association_id=PULL,
+                calling_ae_title=peer,
+                called_ae_title=AETitle(""),
+                address="",
+                opened_at=opened_at,
+                ended_at=last.at if ended else last.at + _LONGEST_PULL,
+                end="RELEASED" if ended and not last.detail["failed"] else "LOST",
+            )
+        ]
 
     def open_associations(self) -> list[AssociationInfo]:
         """Return the associations that have not ended."""

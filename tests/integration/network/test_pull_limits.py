@@ -15,7 +15,7 @@ from node.errors import NotAccepted, OutOfResources, PeerRefused, PeerUnreachabl
 from node.routing.wants import Want
 from node.scu.association import PeerAE
 from node.scu.pull import Archive, Puller
-from node.scu.query import FIND, GET, MOVE, find, get, move
+from node.scu.query import FIND, GET, MOVE, Retrieved, find, get, move
 from tests.integration.network.support import (
     CT,
     EXPLICIT,
@@ -131,10 +131,10 @@ def want(tmp_path) -> Want:
     )
 
 
-def puller(port: int, clock, pull: Pull = Pull.MOVE, door=None) -> Puller:
+def puller(port: int, clock, pull: Pull = Pull.MOVE, door=None, **changes) -> Puller:
     peer: PeerAE = peer_at(port, called="PACS", connect_timeout_s=1.0, response_timeout_s=2.0)
     archive = Archive(name="pacs", peer=peer, pull=pull, pause_s=0.0)
-    return Puller([archive], door, AETitle("RTNODE"), clock, largest=1 << 20)
+    return Puller([archive], door, AETitle("RTNODE"), clock, largest=1 << 20, **changes)
 
 
 def test_a_thing_that_nobody_has_is_looked_for_once(clock, want, tmp_path):
@@ -199,6 +199,33 @@ def test_an_identifier_that_could_find_others_is_not_searched_for(
         looking.run_once()
 
     assert not peer.levels
+
+
+def some_failed(*_) -> Retrieved:
+    return Retrieved(completed=3, failed=2, status=0xB000)
+
+
+def hung_up(*_) -> Retrieved:
+    raise PeerUnreachable("the connection broke")
+
+
+@pytest.mark.parametrize(
+    ("answer", "failed"), [(move, 0), (some_failed, 2), (hung_up, 1)],
+    ids=["refused at once", "some failed", "broken"],
+)  # fmt: skip
+def test_what_a_move_did_not_bring_is_noted_for_whoever_judges_its_series(
+    clock, want, monkeypatch, answer, failed
+):
+    monkeypatch.setattr("node.scu.pull.move", answer)
+    notes = []
+    with Peer() as peer:
+        looking = puller(peer.port, clock, note=lambda action, **d: notes.append((action, d)))
+        looking.ask(want)
+        looking.run_once()
+
+    (began, first), (ended, last) = notes
+    assert (began, first["subject"], first["peer"]) == ("pull_began", "2.25.77", "PACS")
+    assert (ended, last["subject"], last["failed"]) == ("pull_ended", "2.25.77", failed)
 
 
 def test_a_refused_retrieval_is_told_and_tried_again(clock, want):

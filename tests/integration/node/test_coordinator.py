@@ -93,6 +93,36 @@ def test_what_another_sender_or_an_earlier_day_was_refused_holds_nobody_up(scene
     assert scene.state() is SeriesState.COMPLETE
 
 
+PULLED = {"kind": "series", "subject": "1.2.3.2", "peer": "CTSIM1"}
+
+
+def test_a_pull_that_the_archive_did_not_complete_is_no_whole_series(scene) -> None:
+    """The archive's association ends in order; only its answer to the C-MOVE tells."""
+    scene.ledger.note("pull_began", **PULLED)
+    scene.send(*series(6))
+    scene.look(30.0)
+    assert scene.state() is SeriesState.RECEIVING
+
+    scene.ledger.note("pull_ended", **PULLED, failed=2)
+    scene.look(30.0)
+    assert scene.state() is SeriesState.RECEIVING
+
+    scene.ledger.note("pull_began", **PULLED)
+    scene.send(*series(8)[6:], association="0000abce")
+    scene.ledger.note("pull_ended", **PULLED, failed=0)
+    scene.look(30.0)
+    assert scene.state() is SeriesState.COMPLETE
+
+
+def test_a_pull_that_brought_nothing_holds_no_other_sender_up(scene) -> None:
+    scene.send(*series(6))
+    scene.ledger.note("pull_began", **{**PULLED, "peer": "PACS"})
+    scene.ledger.note("pull_ended", **{**PULLED, "peer": "PACS"}, failed=3)
+    scene.look(0.5)
+
+    assert scene.state() is SeriesState.COMPLETE
+
+
 def test_looking_again_changes_nothing(scene) -> None:
     scene.send(*series())
     scene.look(0.5)
