@@ -256,8 +256,12 @@ class Connection:
             if pdu.type == wire.P_DATA:
                 dialog.take(pdu.body)
             elif pdu.type == wire.RELEASE_RQ:
+                end = "ABORTED" if dialog.under_way else "RELEASED"  # an object got lost with it
+                # durable before the answer: a peer that was answered never comes back, so a node
+                # that dies in between must still know that this association ended in order
+                self._shared.sessions.end(dialog.session, end)
                 stream.send(wire.RELEASE_RP, seconds=settings.pdu_timeout_s)
-                return "ABORTED" if dialog.under_way else "RELEASED"  # an object got lost with it
+                return end
             elif pdu.type == wire.ABORT:
                 return "ABORTED"
             else:
@@ -307,7 +311,7 @@ class _Dialog:
         peer_maximum: int,
     ) -> None:
         self._shared = reception
-        self._session = session
+        self.session = session
         self._contexts = contexts
         self._stream = stream
         self._peer_maximum = peer_maximum
@@ -382,11 +386,11 @@ class _Dialog:
             return Answered(Reply(status=SUCCESS))
         if command.field == C_STORE_RQ:
             return begin_store(
-                self._shared.door, self._shared.sessions, self._session, context, command
+                self._shared.door, self._shared.sessions, self.session, context, command
             )
         operation = self._shared.operations.get((context.abstract_syntax, command.field))
         if operation is not None:
-            return Small(operation, command, context.transfer_syntax, self._session.source)
+            return Small(operation, command, context.transfer_syntax, self.session.source)
         dimse_n = command.field in N_REQUESTS
         return Answered(
             Reply(status=UNRECOGNIZED_OPERATION if dimse_n else SOP_CLASS_NOT_SUPPORTED)
@@ -400,11 +404,11 @@ class _Dialog:
             return
         reply = self._finished(exchange)
         if begun.command.field == C_STORE_RQ:
-            self._session.judged(begun.command.uid(AFFECTED_SOP_INSTANCE), reply.status == SUCCESS)
+            self.session.judged(begun.command.uid(AFFECTED_SOP_INSTANCE), reply.status == SUCCESS)
         if reply.status != SUCCESS and isinstance(exchange, Answered):  # the others told why
             _warn(
                 "request_refused",
-                assoc=self._session.source.association_id,
+                assoc=self.session.source.association_id,
                 command=f"0x{begun.command.field:04X}",
                 status=f"0x{reply.status:04X}",
             )
@@ -432,7 +436,7 @@ class _Dialog:
             expected = isinstance(error, NodeError)
             event(_log, "request_failed", level=logging.WARNING if expected else logging.ERROR,
                   error=None if expected else error, kind=type(error).__name__,
-                  assoc=self._session.source.association_id)  # fmt: skip
+                  assoc=self.session.source.association_id)  # fmt: skip
             told = answer(error)
             return Reply(status=told.status, comment=told.comment)
 

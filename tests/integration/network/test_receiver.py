@@ -544,3 +544,22 @@ def test_pynetdicom_as_sender_is_served(tmp_path):
 
     assert status.Status == 0
     assert door.stored[0].sop_instance_uid == "2.25.77"
+
+
+def test_a_release_is_answered_only_when_the_end_is_durable():
+    """A peer that was answered never comes back: a node killed after that must know the end."""
+    order = []
+
+    class SlowBook(FakeDoor):
+        def association_ended(self, association_id, *, end, received, refused) -> None:
+            time.sleep(0.3)
+            order.append(end)
+            super().association_ended(association_id, end=end, received=received, refused=refused)
+
+    with receiving(SlowBook()) as receiver:
+        association = associate(receiver.port, Context(VERIFICATION, IMPLICIT))
+        assert association.echo().status == 0
+        association.release()
+        order.append("answered")
+
+    assert order == ["RELEASED", "answered"]
