@@ -9,16 +9,18 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count, islice
-from threading import Event, Thread
+from itertools import islice
 from typing import Final
+
+from typing_extensions import override
 
 from node.config.model import RetentionSection
 from node.domain import Clock
-from node.errors import NodeError
 from node.log import event
+from node.rounds import Rounds
 from node.store.ledger import Ledger
 from node.store.retention import BATCH, Purgeable
+from node.store.volume import GIGABYTE
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +28,6 @@ ROUND_S: Final = 3600.0
 """Time between two rounds. [s]"""
 _CHECK_EVERY: Final = 24
 """Rounds between two whole checks of the database; the first comes after one round."""
-_GIGABYTE: Final = 1_000_000_000
 _AGE: Final = "older than retention.keep_days"
 _SIZE: Final = "more than retention.keep_gb are kept"
 
@@ -42,7 +43,7 @@ class Choice:
 def choose(ledger: Ledger, rules: RetentionSection, clock: Clock) -> Iterator[Choice]:
     """Yield what the rules would remove now, oldest first; looks, and changes nothing."""
     now = clock.now()
-    over = ledger.kept_bytes() - rules.keep_gb * _GIGABYTE if rules.keep_gb else 0.0
+    over = ledger.kept_bytes() - rules.keep_gb * GIGABYTE if rules.keep_gb else 0.0
     oldest = now - timedelta(days=rules.keep_days) if rules.keep_days else None
     if oldest is None and over <= 0:
         return
@@ -54,7 +55,7 @@ def choose(ledger: Ledger, rules: RetentionSection, clock: Clock) -> Iterator[Ch
         over -= file.size
 
 
-class Housekeeping:
+class Housekeeping(Rounds):
     """One thread that keeps the rules.
 
     Parameters
@@ -66,25 +67,20 @@ class Housekeeping:
     """
 
     def __init__(self, ledger: Ledger, rules: RetentionSection, clock: Clock) -> None:
+        super().__init__("housekeeping", failure_pause_s=ROUND_S)
         self._ledger = ledger
         self._rules = rules
         self._clock = clock
-        self._stopping = Event()
-        self._thread = Thread(target=self._run, name="housekeeping")
+        self._rounds = 0
 
-    def start(self) -> None:
-        """Begin with a round at once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish the batch under way and end."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def alive(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread.is_alive()
+    @override
+    def run_once(self) -> float:
+        """Tidy; every `_CHECK_EVERY` rounds read the whole database too."""
+        number, self._rounds = self._rounds, self._rounds + 1
+        self.tidy()
+        if number % _CHECK_EVERY == 1:
+            self.check()
+        return ROUND_S
 
     def tidy(self) -> int:
         """Do one round; return how many files went.
@@ -119,20 +115,6 @@ class Housekeeping:
             event(_log, "database_damaged", level=logging.ERROR, problems=len(found),
                   first=found[0])  # fmt: skip
         return not found
-
-    def _run(self) -> None:
-        for number in count():
-            if self._stopping.is_set():
-                return
-            try:
-                self.tidy()
-                if number % _CHECK_EVERY == 1:
-                    self.check()
-            except NodeError as error:
-                event(_log, "housekeeping_failed", level=logging.ERROR, error=error)
-            except Exception as error:  # noqa: BLE001 - the edge of a thread that must not end
-                event(_log, "housekeeping_failed", level=logging.ERROR, error=error)
-            self._stopping.wait(ROUND_S)
 
 
 def _batches(choices: Iterable[Choice]) -> Iterator[list[Choice]]:

@@ -9,16 +9,20 @@ import json
 import logging
 import smtplib
 import ssl
-import threading
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from node.config.notify import EmailSection, NotifySection
 from node.domain import Clock
+from node.drift.chart import HINT, alarms
 from node.log import event
+from node.rounds import Rounds
+from node.secret import read_secret
 from node.store.ledger import Ledger
 
 _log = logging.getLogger(__name__)
@@ -52,7 +56,7 @@ class Channel(Protocol):
         ...
 
 
-class Notifier:
+class Notifier(Rounds):
     """Looks every half minute and tells what is new.
 
     Parameters
@@ -75,6 +79,7 @@ class Notifier:
         troubles: Callable[[], list[str]],
         channels: Sequence[Channel] | None = None,
     ) -> None:
+        super().__init__("notifier", failure_pause_s=_LOOK_S)
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
@@ -83,27 +88,18 @@ class Notifier:
         self._channels = tuple(channels_of(settings) if channels is None else channels)
         self._last = float("-inf")
         self._ill: frozenset[str] = frozenset()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more; a message on its way is finished."""
-        self._stopping.set()
-        self._thread.join(_TIMEOUT_S)
-
-    def alive(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread.is_alive()
+    @override
+    def run_once(self) -> float:
+        """Look once."""
+        self.look()
+        return _LOOK_S
 
     def look(self) -> bool:
         """Tell what is new, unless the last message is too young; return whether one was sent."""
         if self._clock.monotonic() - self._last < self._settings.every_s:
             return False
-        waiting = [*self._held(), *self._down()]
+        waiting = [*self._held(), *self._down(), *self._drifting()]
         new = [item for item in waiting if not self._ledger.has_event(TOLD, item.key)]
         ill = frozenset(self._troubles())
         new += [Item(key="", title="the node is ill", reason=t) for t in sorted(ill - self._ill)]
@@ -118,13 +114,6 @@ class Notifier:
             if item.key:
                 self._ledger.note(TOLD, kind="node", subject=item.key)
         return True
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
-            try:
-                self.look()
-            except Exception as error:  # noqa: BLE001 - the edge: whoever tells must outlive a bad look
-                event(_log, "notify_failed", level=logging.ERROR, error=error)
 
     def _held(self) -> list[Item]:
         return [
@@ -149,6 +138,17 @@ class Notifier:
             )
             for line in self._ledger.queue()
             if line.kind == "delivery" and line.oldest_s >= after
+        ]
+
+    def _drifting(self) -> list[Item]:
+        return [
+            Item(
+                key=f"drift {alarm.number} {alarm.model} {alarm.organ}",
+                title=f"{alarm.organ} of {alarm.model} agrees otherwise than before",
+                reason=alarm.words,
+                hint=HINT,
+            )
+            for alarm in alarms(self._ledger.acceptance_scores())
         ]
 
     def _send(self, items: Sequence[Item]) -> bool:
@@ -186,6 +186,7 @@ class Email:
     """Mail by SMTP."""
 
     settings: EmailSection
+    password: str = field(default="", repr=False)
 
     def send(self, title: str, items: Sequence[Item], text: str) -> None:  # noqa: ARG002 - a mail is text
         """Send one mail; `smtplib.SMTPException` is an OSError."""
@@ -205,8 +206,8 @@ class Email:
         with server:
             if settings.security == "starttls":
                 server.starttls(context=context)
-            if settings.user is not None and settings.password_file is not None:
-                server.login(settings.user, settings.password_file.read_text("utf-8").strip())
+            if settings.user is not None:
+                server.login(settings.user, self.password)
             server.send_message(message)
 
 
@@ -233,10 +234,18 @@ class Webhook:
 
 
 def channels_of(settings: NotifySection) -> list[Channel]:
-    """Return the channels that the configuration names."""
+    """Return the channels that the configuration names.
+
+    Raises
+    ------
+    ConfigError
+        The file of a password cannot be used.
+    """
     channels: list[Channel] = []
-    if settings.email is not None:
-        channels.append(Email(settings.email))
+    if (mail := settings.email) is not None:
+        secret = mail.password_file
+        password = read_secret("notify.email.password_file", secret) if secret else ""
+        channels.append(Email(mail, password))
     if settings.webhook is not None:
         channels.append(Webhook(settings.webhook))
     return channels

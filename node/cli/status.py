@@ -1,6 +1,5 @@
 """``rtnode status``: one screen on how the node is, and what needs a person."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,21 @@ from node.cli.common import config_option, echo_json, json_option
 from node.cli.exits import Exit
 from node.cli.text import at, duration, table, tallied
 from node.clock import SystemClock
-from node.config.model import Config, StorageSection
-from node.control.channel import NotRunning, Refused, request
+from node.config.model import Config
+from node.control.live import ask_node
 from node.store.ledger import Ledger
 from node.store.records import AssociationLine, Counts, HeldItem, QueueLine
 from node.store.store import open_reader
+from node.store.volume import GIGABYTE, DiskState, volume_of
 
 _LAST_ASSOCIATIONS = 5
 _FACTS = ("version", "pid", "started_at")
 _HELD_SHOWN = 20
+_WORDS = {
+    DiskState.OK: "OK",
+    DiskState.LOW: "LOW: below warn_free_gb",
+    DiskState.FULL: "FULL: refuses to receive",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +89,12 @@ def _exit_code(overview: Overview) -> Exit:
 
 
 def _overview(config: Config) -> Overview:
-    live = _live(config)
+    live = ask_node(config.node.data_dir)
     ledger = _ledger(config)
     return Overview(
         running=live is not None,
-        live=live or {},
-        troubles=_troubles(live or {}),
+        live=live.facts if live else {},
+        troubles=live.troubles if live else (),
         node=Place(
             host=config.node.host,
             port=config.node.port,
@@ -104,22 +109,6 @@ def _overview(config: Config) -> Overview:
     )
 
 
-def _live(config: Config) -> Mapping[str, JsonValue] | None:
-    """Return what the running node says of itself, or None when it is down."""
-    try:
-        answer = request(config.node.data_dir, "status")
-    except NotRunning:
-        return None
-    except Refused as error:
-        return {"troubles": [str(error)]}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _troubles(live: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    listed = live.get("troubles")
-    return tuple(str(trouble) for trouble in listed) if isinstance(listed, list) else ()
-
-
 def _ledger(config: Config) -> Ledger | None:
     if not config.node.data_dir.is_dir():
         return None
@@ -130,16 +119,8 @@ def _disk(config: Config) -> Disk:
     folder = config.node.data_dir
     if not folder.is_dir():
         return Disk(free_gb=None, state="no data folder yet")
-    free_gb = shutil.disk_usage(folder).free / 1e9
-    return Disk(free_gb=round(free_gb, 1), state=_disk_state(free_gb, config.storage))
-
-
-def _disk_state(free_gb: float, limits: StorageSection) -> str:
-    if free_gb < limits.min_free_gb:
-        return "FULL: refuses to receive"
-    if free_gb < limits.warn_free_gb:
-        return "LOW: below warn_free_gb"
-    return "OK"
+    volume = volume_of(folder, config.storage)
+    return Disk(free_gb=round(volume.free_bytes / GIGABYTE, 1), state=_WORDS[volume.state])
 
 
 def _screen(view: Overview) -> Iterator[str]:

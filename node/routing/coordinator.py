@@ -144,7 +144,8 @@ class Coordinator:
             rings = self._bell.rings
             busy = True
             try:
-                busy = self.look()
+                with self._ledger.unhurried():
+                    busy = self.look()
             except NodeError as error:
                 event(_log, "look_failed", level=logging.ERROR, error=error)
             self._bell.wait(_BUSY_S if busy else _IDLE_S, since=rings)
@@ -177,9 +178,10 @@ class Coordinator:
         associations = self._ledger.series_associations(uid)
         quiet = self._silence.of(series, associations, self._resent_at(uid))
         overdue = quiet >= self._config.receive.hold_after_s
-        if not overdue and not self._worth_examining(series, associations, quiet):
+        pulls = self._ledger.pulls_beside(uid, associations)
+        if not overdue and not self._worth_examining(series, [*associations, *pulls], quiet):
             return
-        verdict = self._verdict(series, associations, quiet)
+        verdict = self._verdict(series, associations, pulls, quiet)
         if verdict.wholeness is Wholeness.WHOLE:
             whole = self._ledger.advance_series(series, SeriesEvent.WHOLE, verdict.sentence)
             if whole is not None:
@@ -193,7 +195,11 @@ class Coordinator:
             self._give_up(series, verdict.sentence)
 
     def _verdict(
-        self, series: Series, associations: list[AssociationInfo], quiet_s: float
+        self,
+        series: Series,
+        associations: list[AssociationInfo],
+        pulls: list[AssociationInfo],
+        quiet_s: float,
     ) -> Verdict:
         instances = self._ledger.instances(series.series_instance_uid)
         kind, _ = recognize(instances, self._config.recognize.cbct)
@@ -202,11 +208,7 @@ class Coordinator:
             without_scouts(instances) or instances,
             arrival(
                 quiet_s,
-                [
-                    *associations,
-                    *self._ledger.refusals_beside(associations),
-                    *self._ledger.pulls_beside(series.series_instance_uid, associations),
-                ],
+                [*associations, *self._ledger.refusals_beside(associations), *pulls],
                 self._resent_at(series.series_instance_uid),
             ),
             self._patience,
@@ -214,22 +216,24 @@ class Coordinator:
             conflicts=len(self._ledger.conflicts(series.series_instance_uid)),
         )
 
-    def _worth_examining(
-        self, series: Series, associations: list[AssociationInfo], quiet_s: float
-    ) -> bool:
-        """Tell whether anything changed that the verdict depends on since it was last asked."""
+    def _worth_examining(self, series: Series, ways: list[AssociationInfo], quiet_s: float) -> bool:
+        """Tell whether anything changed that the verdict depends on since it was last asked.
+
+        Parameters
+        ----------
+        ways
+            The associations that delivered to the series, and the retrievals behind them.
+        """
         patience = self._patience
-        opened = any(a.ended_at is None for a in associations)
+        opened = any(way.ended_at is None for way in ways)
         if opened and quiet_s < patience.otherwise_s:
             return False
         limits = (patience.moment_s, patience.after_release_s, patience.otherwise_s)
         others = self._ledger.patient_series(series.patient_key)
-        pulls = self._ledger.pulls_beside(series.series_instance_uid, associations)
         sign = (
             sum(quiet_s >= limit for limit in limits),
             self._resent_at(series.series_instance_uid),
-            *((a.ended_at, a.end) for a in pulls),
-            *((a.association_id, a.end) for a in associations),
+            *((way.association_id, way.ended_at, way.end) for way in ways),
             *((s.series_instance_uid, s.revision, s.count) for s in others),
         )
         if self._examined.get(series.series_instance_uid) == sign:

@@ -21,8 +21,8 @@ from node.routing.selection import (
     Missing,
     Selected,
     Selection,
-    cases,
     inputs_of,
+    only_case,
     select,
 )
 from node.routing.wants import Want, wanted
@@ -210,19 +210,16 @@ class Decider:
 
     def _select(self, subject: _Subject, spec: PipelineSpec, *, overdue: bool) -> Selection:
         trigger = subject.candidate
-        groups = cases(spec, trigger)
-        if len(groups) > 1:
-            return Ambiguous(
-                reason=f"the series holds {len(groups)} doses of whole plans",
-                hint="send each dose in a series of its own",
-            )
+        case = only_case(spec, trigger)
+        if isinstance(case, Ambiguous):
+            return case
         if not (spec.required or spec.optional):
-            return select(spec, groups[0], [trigger])
+            return select(spec, case, [trigger])
         patient = self._patient.candidates(trigger.patient_key)
-        answer = select(spec, groups[0], patient, strangers=self._patient.strangers(patient))
+        answer = select(spec, case, patient, strangers=self._patient.strangers(patient))
         if overdue or isinstance(answer, Ambiguous):
             return answer
-        if self._priors(wanted(spec, groups[0], patient)) and isinstance(answer, Selected):
+        if self._priors(wanted(spec, case, patient)) and isinstance(answer, Selected):
             return Missing(reason="what it could use as well is being fetched", hint="")
         return answer
 

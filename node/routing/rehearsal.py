@@ -10,7 +10,7 @@ from node.routing.completeness import Wholeness
 from node.routing.decisions import judge_route
 from node.routing.facts import Candidate, Origin
 from node.routing.folder import Found, strangers
-from node.routing.selection import Selected, cases, select
+from node.routing.selection import Ambiguous, Selected, only_case, select
 from pipelines.catalog import PIPELINES
 
 
@@ -92,15 +92,11 @@ def _answer(route: Route, found: Found, candidate: Candidate, origin: Origin) ->
     if verdict.wholeness is not Wholeness.WHOLE:
         return replace(answer, reason=f"{reason}; but the series is not whole: {verdict.sentence}")
     spec = PIPELINES[route.pipeline]
-    groups = cases(spec, candidate)
-    if len(groups) > 1:
-        return replace(
-            answer,
-            reason=f"{reason}; but the series holds {len(groups)} doses of whole plans",
-            hint="send each dose in a series of its own",
-        )
+    case = only_case(spec, candidate)
+    if isinstance(case, Ambiguous):
+        return replace(answer, reason=f"{reason}; but {case.reason}", hint=case.hint)
     others = strangers(found.candidates, candidate.patient_key)
-    selection = select(spec, groups[0], found.candidates, strangers=others)
+    selection = select(spec, case, found.candidates, strangers=others)
     told = "; ".join(part for part in (reason, selection.reason) if part)
     if not isinstance(selection, Selected):
         return replace(answer, reason=told, hint=selection.hint)

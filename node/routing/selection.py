@@ -98,6 +98,17 @@ def cases(spec: PipelineSpec, trigger: Candidate) -> tuple[tuple[Instance, ...],
     return tuple((i,) for i in whole) or (ordered,)
 
 
+def only_case(spec: PipelineSpec, trigger: Candidate) -> tuple[Instance, ...] | Ambiguous:
+    """Return the one case of a trigger series; several are a question for its sender."""
+    groups = cases(spec, trigger)
+    if len(groups) == 1:
+        return groups[0]
+    return Ambiguous(
+        reason=f"the series holds {len(groups)} doses of whole plans",
+        hint="send each dose in a series of its own",
+    )
+
+
 def select(
     spec: PipelineSpec,
     case: tuple[Instance, ...],

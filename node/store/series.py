@@ -197,21 +197,7 @@ class SeriesLedger(LedgerPart):
             )
             .order_by(a.id)
         )
-        return self._database.read(
-            lambda c: [
-                AssociationInfo(
-                    association_id=row.association_id,
-                    calling_ae_title=AETitle(row.calling_ae_title),
-                    called_ae_title=AETitle(row.called_ae_title),
-                    address=row.address,
-                    opened_at=row.opened_at,
-                    ended_at=row.ended_at,
-                    end=row.end,
-                    refused=row.refused,
-                )
-                for row in c.execute(query)
-            ]
-        )
+        return self._database.read(lambda c: [_to_association(row) for row in c.execute(query)])
 
     def pulls_beside(
         self, series_instance_uid: str, associations: Sequence[AssociationInfo]
@@ -259,16 +245,7 @@ class SeriesLedger(LedgerPart):
         query = select(schema.association).where(schema.association.c.ended_at.is_(None))
         return self._database.read(
             lambda c: [
-                AssociationInfo(
-                    association_id=row.association_id,
-                    calling_ae_title=AETitle(row.calling_ae_title),
-                    called_ae_title=AETitle(row.called_ae_title),
-                    address=row.address,
-                    opened_at=row.opened_at,
-                    ended_at=None,
-                    end="",
-                )
-                for row in c.execute(query.order_by(schema.association.c.id))
+                _to_association(row) for row in c.execute(query.order_by(schema.association.c.id))
             ]
         )
 
@@ -402,6 +379,20 @@ def _to_instance(row: Row[Any], references: tuple[Reference, ...], files: BlobFi
         ),
         received_at=row.received_at,
         conflict=row.conflict,
+    )
+
+
+def _to_association(row: Row[Any]) -> AssociationInfo:
+    """Return a row of `schema.association`."""
+    return AssociationInfo(
+        association_id=row.association_id,
+        calling_ae_title=AETitle(row.calling_ae_title),
+        called_ae_title=AETitle(row.called_ae_title),
+        address=row.address,
+        opened_at=row.opened_at,
+        ended_at=row.ended_at,
+        end=row.end,
+        refused=row.refused,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Select, func, select
+from sqlalchemy import Column, Connection, func, select
 
 from node.lifecycle import JobEvent, JobState
 from node.store import schema
@@ -18,17 +18,12 @@ WINDOW: Final = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What a monitor asks for; counts since the data folder began unless it says otherwise."""
+    """What a monitor asks for beside `Counts`, since the data folder began or as it says."""
 
-    instances: int
-    conflicts: int
-    quarantined: int
     associations: Mapping[str, int]
     """End (RELEASED, ABORTED, LOST; OPEN while it runs) -> count."""
     refused: int
     """Objects that were answered with a failure."""
-    series: Mapping[str, int]
-    """State -> count."""
     jobs: Mapping[tuple[str, str], int]
     """(pipeline, state) -> count."""
     failed_attempts: Mapping[str, int]
@@ -37,8 +32,6 @@ class Statistics:
     """Pipeline -> sorted durations of the attempts that finished within `WINDOW`. [s]"""
     findings: Mapping[tuple[str, str, str], int]
     """(pipeline, code, severity) -> jobs of `WINDOW` with such a finding."""
-    deliveries: Mapping[tuple[str, str], int]
-    """(destination, state) -> count."""
 
 
 class StatisticsLedger(LedgerPart):
@@ -47,38 +40,22 @@ class StatisticsLedger(LedgerPart):
     def statistics(self) -> Statistics:
         """Return all numbers, read at one moment."""
         since = self._clock.now() - WINDOW
-        a, d, i, j, s = (t.c for t in _TABLES)
+        a, j = schema.association.c, schema.job.c
 
         def look(connection: Connection) -> Statistics:
             ends = _counted(connection, a.end)
             return Statistics(
-                instances=_one(connection, select(func.count(i.id))),
-                conflicts=_one(connection, select(func.count(i.id)).where(i.conflict.is_(True))),
-                quarantined=_one(connection, select(func.count(schema.quarantine.c.id))),
                 associations={end or "OPEN": many for (end,), many in ends.items()},
-                refused=_one(connection, select(func.coalesce(func.sum(a.refused), 0))),
-                series={state: many for (state,), many in _counted(connection, s.state).items()},
+                refused=int(
+                    connection.execute(select(func.coalesce(func.sum(a.refused), 0))).scalar_one()
+                ),
                 jobs=_counted(connection, j.pipeline, j.state),
                 failed_attempts=_failed(connection),
                 job_seconds=_durations(connection, since),
                 findings=_findings(connection, since),
-                deliveries=_counted(connection, d.destination, d.state),
             )
 
         return self._database.read(look)
-
-
-_TABLES: Final = (
-    schema.association,
-    schema.delivery,
-    schema.instance,
-    schema.job,
-    schema.series,
-)
-
-
-def _one(connection: Connection, query: Select[Any]) -> int:
-    return int(connection.execute(query).scalar_one())
 
 
 def _counted(connection: Connection, *columns: Column[Any]) -> dict[Any, int]:

@@ -1,23 +1,12 @@
 """RTDOSE + RTSTRUCT in, one measurement report (SR, TID 1500) and a folder of tables out."""
 
-from pathlib import Path
 from typing import Final
 
-from pydicom import dcmread
-
-from pipelines.api import DerivedObject, InputRejected, Outcome, OutputInvalid, Request
-from pipelines.dicom.header import (
-    content_datetime,
-    copy_identity,
-    derived_object,
-    new_file,
-    save,
-    stamp,
-)
-from pipelines.dicom.sr import Report, fill, read_back, sop_class_uid
+from pipelines.api import InputRejected, Outcome, Request
+from pipelines.dicom.sr_file import write_sr
 from pipelines.dose_radiomics.document import report as make_report
 from pipelines.dose_radiomics.evaluate import Evaluator
-from pipelines.dose_radiomics.inputs import Case, read_case
+from pipelines.dose_radiomics.inputs import read_case
 from pipelines.dose_radiomics.outputs import further
 from pipelines.dose_radiomics.pages import write_pages
 from pipelines.dose_radiomics.planes import image_of
@@ -50,7 +39,16 @@ def run(request: Request) -> Outcome:
     if not any(result.metrics for result in results):
         raise InputRejected(_nothing(len(results), [f.message for f in findings]))
     content = make_report(case, results, settings, request.provenance)
-    written = _write(content, case, request)
+    sources = [source.dataset for source in case.dose_sources]
+    sources += [case.structures.dataset, *([case.plan.dataset] if case.plan else [])]
+    written = write_sr(
+        request.output / FILE_NAME,
+        content,
+        request.provenance,
+        [case.dose.dataset, *sources],
+        series_number=SERIES_NUMBER,
+        description="rtnode dose radiomics DRAFT",
+    )
     folder = request.output / "report"
     figures = write_tables(folder, results, findings, settings)
     figures["prescription_gy"] = evaluator.prescription_gy
@@ -62,38 +60,6 @@ def run(request: Request) -> Outcome:
         page = write_pages(folder, case.dose, image, results, findings, settings, prescription).pdf
     more, told = further(request, case, evaluator, results, page)
     return Outcome(objects=(written, *more), findings=(*findings, *told), figures=figures)
-
-
-def _write(content: Report, case: Case, request: Request) -> DerivedObject:
-    """Write the report, read it back, and return its record."""
-    provenance = request.provenance
-    target = new_file(sop_class_uid(content), provenance.uid("SR"), "SR")
-    copy_identity(case.dose.dataset, target)
-    target.SeriesInstanceUID = provenance.uid("SR series")
-    target.SeriesNumber = SERIES_NUMBER
-    target.SeriesDescription = "rtnode dose radiomics DRAFT"
-    stamp(target, provenance)
-    sources = [source.dataset for source in case.dose_sources]
-    sources += [case.structures.dataset, *([case.plan.dataset] if case.plan else [])]
-    moment = content_datetime(sources)
-    target.SeriesDate, target.SeriesTime = moment
-    target.InstanceCreationDate, target.InstanceCreationTime = moment
-    fill(target, content, moment)
-    path = request.output / FILE_NAME
-    save(target, path)
-    _verify(path, content)
-    return derived_object(target, path)
-
-
-def _verify(path: Path, content: Report) -> None:
-    """Compare the file with what was to be written, value by value."""
-    found = list(read_back(dcmread(path)))
-    wanted = [
-        (g.tracking_uid, str(g.roi_number), tuple(m.value for m in g.measurements))
-        for g in content.groups
-    ]
-    if found != wanted:
-        raise OutputInvalid("the SR on disk does not hold the values that were computed")
 
 
 def _nothing(regions: int, reasons: list[str]) -> str:

@@ -2,21 +2,11 @@
 
 from typing import Final
 
-from pydicom import dcmread
-
-from pipelines.api import DerivedObject, InputRejected, Outcome, OutputInvalid, Request
-from pipelines.dicom.header import (
-    content_datetime,
-    copy_identity,
-    derived_object,
-    new_file,
-    save,
-    stamp,
-)
-from pipelines.dicom.sr import Report, fill, read_back, sop_class_uid
+from pipelines.api import InputRejected, Outcome, Request
+from pipelines.dicom.sr_file import write_sr
 from pipelines.image_radiomics.document import report as make_report
 from pipelines.image_radiomics.evaluate import Evaluator
-from pipelines.image_radiomics.inputs import Case, read_case
+from pipelines.image_radiomics.inputs import read_case
 from pipelines.image_radiomics.settings import ImageRadiomicsSettings
 from pipelines.image_radiomics.tables import write_report
 
@@ -45,30 +35,13 @@ def run(request: Request) -> Outcome:
         told = "; ".join(dict.fromkeys(f.message for f in findings))
         raise InputRejected(f"no ROI has features: {told or 'none matches the settings'}")
     content = make_report(case, results, settings, request.provenance)
-    written = _write(content, case, request)
+    written = write_sr(
+        request.output / FILE_NAME,
+        content,
+        request.provenance,
+        [case.structures.dataset, *case.volume.headers],
+        series_number=SERIES_NUMBER,
+        description="rtnode image radiomics DRAFT",
+    )
     figures = write_report(request.output / "report", case.modality, results, findings, settings)
     return Outcome(objects=(written,), findings=findings, figures=figures)
-
-
-def _write(content: Report, case: Case, request: Request) -> DerivedObject:
-    """Write the report, read it back, and return its record."""
-    provenance = request.provenance
-    target = new_file(sop_class_uid(content), provenance.uid("SR"), "SR")
-    copy_identity(case.structures.dataset, target)
-    target.SeriesInstanceUID = provenance.uid("SR series")
-    target.SeriesNumber = SERIES_NUMBER
-    target.SeriesDescription = "rtnode image radiomics DRAFT"
-    stamp(target, provenance)
-    moment = content_datetime([case.structures.dataset, *case.volume.headers])
-    target.SeriesDate, target.SeriesTime = moment
-    target.InstanceCreationDate, target.InstanceCreationTime = moment
-    fill(target, content, moment)
-    path = request.output / FILE_NAME
-    save(target, path)
-    wanted = [
-        (g.tracking_uid, str(g.roi_number), tuple(m.value for m in g.measurements))
-        for g in content.groups
-    ]
-    if list(read_back(dcmread(path))) != wanted:
-        raise OutputInvalid("the SR on disk does not hold the values that were computed")
-    return derived_object(target, path)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from node.config.notify import EmailSection, NotifySection
+from node.errors import ConfigError
 from node.lifecycle import DeliveryState
-from node.notify import Notifier
+from node.notify import Notifier, channels_of
 from node.store.records import DecisionState
 from node.store.store import Store
 from tests import store_kit
@@ -221,6 +222,20 @@ def test_a_mail_names_what_is_held(
     assert "Subject: rtnode RTNODE: 1 thing needs a person" in text
     assert "a slice is missing" in text
     assert "hint: send it again" in text
+
+
+def test_the_password_of_the_mail_server_must_be_ours_alone(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("geheim\n")
+    email = EmailSection(
+        host="mail", sender="a@b.org", to=("c@b.org",), user="rtnode", password_file=secret
+    )
+    secret.chmod(0o640)
+    (channel,) = channels_of(NotifySection(email=email))
+    assert "geheim" not in repr(channel)
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match="is open to others"):
+        channels_of(NotifySection(email=email))
 
 
 def test_no_message_holds_a_patients_name_or_id(

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pydicom import dcmread
 
 from pipelines.api import InputRejected, OutputInvalid, Role, Severity
-from pipelines.dose_radiomics import evaluate, pipeline
+from pipelines.dicom import sr_file
+from pipelines.dose_radiomics import evaluate
 from pipelines.dose_radiomics.pipeline import run
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
 from tests.unit.pipelines.dose_radiomics.support import (
@@ -429,7 +430,7 @@ def test_contours_oblique_to_the_dose_are_refused(files):
 
 
 def test_a_report_that_was_not_written_right_is_not_returned(files, monkeypatch):
-    monkeypatch.setattr(pipeline, "read_back", lambda _: iter(()))
+    monkeypatch.setattr(sr_file, "read_back", lambda _: iter(()))
 
     with pytest.raises(OutputInvalid):
         run(files.request())
