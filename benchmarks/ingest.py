@@ -10,7 +10,9 @@ interleaved: each repeat asks every server in turn and begins with another one. 
 as many bytes as will be stored are written to the disk and removed again, so that no server pays
 for memory that the machine has not touched before.
 
-The node runs its whole acknowledge rule (file, folder and row synced before 0x0000); ``node, no
+The node runs its whole acknowledge rule (bytes, name and receipt synced before 0x0000), and the
+time ends with the answer to the release, which comes after the last row is committed. Its
+database is made beforehand by a process of its own, as by the first start of a node. ``node, no
 store`` discards the object and shows the network part alone. storescp never syncs, nor does stock
 pynetdicom here (`save_as` of the encoded data set). A program that is missing is named.
 """
@@ -211,7 +213,7 @@ def _associate_request(called: str) -> bytes:
 
 
 def blast(port: int, called: str, data_sets: list[bytes], associations: int) -> float:
-    """Send all data sets over so many associations; return the seconds until the last answer."""
+    """Send all data sets over so many associations; return the seconds until the last release."""
     senders = [Sender(port, called) for _ in range(associations)]
     encoded = [
         [store_request(d, i, s.maximum) for i, d in enumerate(data_sets[n::associations], 1)]
@@ -222,6 +224,7 @@ def blast(port: int, called: str, data_sets: list[bytes], associations: int) -> 
     def run(sender: Sender, requests: list[bytes]) -> None:
         statuses = [sender.ask(request) for request in requests]
         failures.extend(f"0x{status:04X}" for status in statuses if status)
+        sender.release()
 
     threads = [threading.Thread(target=run, args=p) for p in zip(senders, encoded, strict=True)]
     begun = time.perf_counter()
@@ -230,8 +233,6 @@ def blast(port: int, called: str, data_sets: list[bytes], associations: int) -> 
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - begun
-    for sender in senders:
-        sender.release()
     if failures:
         raise RuntimeError(f"{len(failures)} objects were not stored: {sorted(set(failures))}")
     return seconds
@@ -319,8 +320,11 @@ def process(command: list[str], port: int, called: str, folder: Path) -> Iterato
 def node(folder: Path, kind: str = "store") -> Iterator[Running]:
     """Our receiver in its own process, with or without its store."""
     port = free_port()
-    command = [sys.executable, str(Path(__file__).resolve()), "--serve", kind, str(port)]
-    with process([*command, str(folder)], port, "RTNODE", folder) as running:
+    me = [sys.executable, str(Path(__file__).resolve()), "--serve"]
+    if kind == "store":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([*me, "prepare", "0", str(folder)], check=True, env=environment)
+    with process([*me, kind, str(port), str(folder)], port, "RTNODE", folder) as running:
         yield running
 
 
@@ -386,7 +390,10 @@ class Discard:
 
 
 def serve(kind: str, port: int, folder: Path) -> None:
-    """Be the receiver: with the real store, with a door that discards, or stock pynetdicom."""
+    """Be the receiver: with the real store, with a door that discards, or stock pynetdicom.
+
+    `prepare` makes the data folder and ends.
+    """
     if kind == "pynetdicom":
         serve_pynetdicom(port, folder)
         return
@@ -404,6 +411,8 @@ def serve(kind: str, port: int, folder: Path) -> None:
     data.mkdir(exist_ok=True)
     options = StoreOptions(limits=Limits(min_free=0, warn_free=0))
     with open_store(data, clock=clock, options=options) as store:
+        if kind == "prepare":
+            return
         receiver = Receiver(settings, store.intake, clock)
         receiver.start()
         stop.wait()

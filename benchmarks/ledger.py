@@ -107,7 +107,7 @@ def _insert(connection: Connection, numbers: range, begin: datetime) -> None:
 
 
 def push(store: Store, name: str, contents: list[tuple[str, bytes]]) -> float:
-    """Push slices through the intake; return slices a second."""
+    """Push slices through the intake until each has its row; return slices a second."""
     source = Source(calling_ae_title=AETitle("CT"), called_ae_title=AETitle("RTNODE"),
                     address="127.0.0.1", association_id=name)  # fmt: skip
     began = time.perf_counter()
@@ -119,6 +119,7 @@ def push(store: Store, name: str, contents: list[tuple[str, bytes]]) -> float:
             sop_instance_uid=uid,
             source=source,
         )
+    store.intake.association_ended(name, end="RELEASED", received=len(contents), refused=0)
     return len(contents) / (time.perf_counter() - began)
 
 

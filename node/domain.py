@@ -51,7 +51,7 @@ class Kept(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """An object that is durable: blob, directory and row are synced."""
+    """An object that is durable: bytes, name, and a receipt or a row are synced."""
 
     kept: Kept
     sha256: str
@@ -226,3 +226,14 @@ class Delivery:
     """An earlier attempt ended without an answer: the peer may hold the object already."""
     report: Path | None = None
     """Folder of the job's report, with its tables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentDelivery:
+    """What a peer answered to a delivery that it keeps."""
+
+    delivery_id: int
+    status: int | None
+    """Of the response; None where it was sent and not answered."""
+    note: str = ""
+    """A warning that came with the status."""

@@ -13,16 +13,17 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from node.audit.exporter import AuditExporter
 from node.clock import SystemClock
 from node.config.model import Config
 from node.control.channel import ControlServer
 from node.control.handlers import operator_handlers
 from node.domain import AETitle, Clock
+from node.drift.watch import DriftWatch
 from node.engine.bell import Bell
 from node.engine.engine import Engine
 from node.engine.options import WORKER, EngineOptions
@@ -43,12 +44,14 @@ from node.scu.delivery import DeliveryWorker, Fallback, RetryPolicy
 from node.scu.destinations import destinations_of
 from node.scu.pull import puller_of
 from node.scu.reporter import Reporter, addresses
-from node.store.files import DiskState, Limits
+from node.store.audit import NODE_STARTED, NODE_STOPPED
+from node.store.files import Limits
+from node.store.ledger import Ledger
 from node.store.store import Store, StoreOptions, open_store
+from node.store.volume import GIGABYTE, DiskState
 
 _log = logging.getLogger(__name__)
 
-GIGABYTE: Final = 1_000_000_000
 _WORK: Final = "work"
 _HEALTH_S: Final = 10.0
 """Time between looks at the node's own health where no watchdog asks for a shorter one."""
@@ -164,9 +167,11 @@ class Node:
         recovered = store.recovered
         event(_log, "store_open", jobs_rescheduled=recovered.jobs_rescheduled,
               jobs_held=recovered.jobs_held, deliveries_pending=recovered.deliveries_pending,
-              orphans=recovered.orphans, missing=len(recovered.missing))  # fmt: skip
+              taken_over=recovered.taken_over, orphans=recovered.orphans,
+              missing=len(recovered.missing))  # fmt: skip
         self.watch_disk()
         self._refuse_lost_destinations(store)
+        self._begin_trail(stack)
         door = Door(store.intake, clock, ledger.resent_series())
 
         work_dir = config.node.data_dir / _WORK
@@ -179,21 +184,19 @@ class Node:
         for destination in destinations_of(config):
             fallback = Fallback.of(config, destination.name)
             sender = DeliveryWorker(destination, ledger, policy, clock, fallback=fallback)
-            alive = partial(getattr, sender, "alive")
-            self._begin(stack, f"delivery to {sender.name}", sender, alive, wake=sender.wake)
+            name = f"delivery to {sender.name}"
+            self._begin(stack, name, sender, sender.alive, wake=sender.wake)
         for committer in committers_of(config, ledger, policy, clock):
-            alive = partial(getattr, committer, "alive")
             name = f"storage commitment of {committer.name}"
-            self._begin(stack, name, committer, alive, wake=committer.wake)
+            self._begin(stack, name, committer, committer.alive, wake=committer.wake)
         reporter = Reporter(ledger, addresses(config), clock)
-        alive = partial(getattr, reporter, "alive")
-        self._begin(stack, "commitment reports", reporter, alive, wake=reporter.wake)
+        self._begin(stack, "commitment reports", reporter, reporter.alive, wake=reporter.wake)
 
         puller = puller_of(config, door, ledger.note, clock)
         coordinator = Coordinator(ledger, config, clock, door.resent_at, priors=puller.ask)
         puller.on_news = coordinator.revisit
         self._begin(stack, "coordinator", coordinator, coordinator.alive, wake=coordinator.wake)
-        self._begin(stack, "pull", puller, lambda: puller.alive)
+        self._begin(stack, "pull", puller, puller.alive)
 
         self._keep_house(stack)
 
@@ -214,9 +217,22 @@ class Node:
         control.start()
         stack.callback(control.stop)
 
+    def _begin_trail(self, stack: ExitStack) -> None:
+        """Write down that the node starts, and hand the audit trail on where that is wanted."""
+        ledger, section = self.store.ledger, self._config.audit
+        if section is not None:
+            exporter = AuditExporter(ledger, self._config, section, self._clock)
+            self._begin(stack, "audit", exporter, exporter.alive)
+        name = self._config.node.ae_titles[0]
+        ledger.note(NODE_STARTED, kind="node", subject=name)
+        stack.callback(_note_safely, ledger, NODE_STOPPED, name)
+
     def _keep_house(self, stack: ExitStack) -> None:
         keeper = Housekeeping(self.store.ledger, self._config.retention, self._clock)
         self._begin(stack, "housekeeping", keeper, keeper.alive)
+        limits = self._config.pipelines.limits_for("autocontour")
+        drift = DriftWatch(self.store.ledger, self._clock, limits)
+        self._begin(stack, "drift", drift, drift.alive)
 
     def _begin(
         self,
@@ -250,6 +266,14 @@ class Node:
                     for name, count in sorted(lost.items())
                 ]
             )
+
+
+def _note_safely(ledger: Ledger, action: str, subject: str) -> None:
+    """Write down that the node stops; a database that is away must not stop the stopping."""
+    try:
+        ledger.note(action, kind="node", subject=subject)
+    except LedgerError as error:
+        event(_log, "stop_not_noted", level=logging.WARNING, error=error)
 
 
 class _Part(Protocol):

@@ -1,7 +1,8 @@
 """A PostgreSQL server of the tests' own: Debian's, as an unprivileged user, in a temporary folder.
 
-``RTNODE_TEST_DATABASE=<URL of a server>`` makes `tests.store_kit.store` keep each data folder's
-ledger in a database of its own there, so that the whole suite of the store runs on it.
+``pytest --database=postgresql`` starts one for the run, and `tests.store_kit.store` then keeps each
+data folder's ledger in a schema of its own there: the suite of the store runs on either database
+(`make test-postgresql`). ``RTNODE_TEST_DATABASE=<URL of a server>`` names one that runs already.
 """
 
 import hashlib
@@ -111,7 +112,22 @@ def database_for(folder: Path, server_url: str | None = None) -> str | None:
     return url.set(username=name).render_as_string(hide_password=False)
 
 
-sqlite_only = pytest.mark.skipif(
-    ENVIRONMENT in os.environ, reason="looks into the file of a SQLite database"
-)
-"""For tests that damage, copy or lock the file of the default database."""
+def lose_the_database(folder: Path) -> None:
+    """Take the ledger of a data folder away, as a lost disk or a careless hand does."""
+    if (url := database_for(folder)) is None:
+        for path in folder.glob("ledger.db*"):
+            path.unlink()
+        return
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+pg8000", username="rtnode"), poolclass=NullPool
+    )
+    name = make_url(url).username
+    with engine.begin() as connection:
+        connection.execute(text(f"drop schema {name} cascade"))
+        connection.execute(text(f"create schema {name} authorization {name}"))
+    engine.dispose()
+
+
+def sqlite_only(reason: str) -> pytest.MarkDecorator:
+    """Mark a test of a mechanism that only SQLite has; `reason` says which."""
+    return pytest.mark.skipif(ENVIRONMENT in os.environ, reason=f"SQLite only: {reason}")

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydicom.sequence import Sequence as Items
 
 from node.domain import AETitle, JobInput, NewJob, ResultFile, Series, Source, Uid
 from node.lifecycle import SeriesEvent
-from node.store.files import Limits, SystemFileOps
+from node.store.files import ARRIVALS, Limits, SystemFileOps
 from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, Buffer, prefix
 from node.store.records import DecisionState
 from node.store.store import Store, StoreOptions, open_store
@@ -49,10 +50,28 @@ class RecordingOps(SystemFileOps):
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
+        self.links: list[tuple[str, str, str]] = []
 
-    def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
+    def create(self, path: Path) -> int:
+        self.log.append(("name", str(path)))
+        return super().create(path)
+
+    def link(self, old: Path, new: Path) -> None:
+        super().link(old, new)
+        self.links.append(("link", str(old), str(new)))
+        self.log.append(("link", str(old)))
+
+    def remove(self, path: Path) -> None:
+        super().remove(path)
+        self.log.append(("removed", str(path)))
+
+    def write_new(self, path: Path, chunks: Iterable[Buffer]) -> None:
         super().write_new(path, chunks)
         self.log.append(("file", str(path)))
+
+    def sync_data(self, descriptor: int) -> None:
+        super().sync_data(descriptor)
+        self.log.append(("data", opened_as(descriptor)))
 
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
@@ -67,11 +86,17 @@ class FailingOps(SystemFileOps):
         self.directory_error = 0
         self.free: int | None = None
 
-    def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
+    def write_new(self, path: Path, chunks: Iterable[Buffer]) -> None:
         if self.write_error:
-            path.write_bytes(bytes(chunks[0])[:10])
+            path.write_bytes(b"half")
             raise OSError(self.write_error, os.strerror(self.write_error), str(path))
         super().write_new(path, chunks)
+
+    def write_at(self, descriptor: int, data: Buffer, position: int) -> None:
+        if self.write_error:
+            os.pwrite(descriptor, bytes(data)[:10], position)
+            raise OSError(self.write_error, os.strerror(self.write_error))
+        super().write_at(descriptor, data, position)
 
     def sync_directory(self, path: Path) -> None:
         if self.directory_error:
@@ -83,14 +108,32 @@ class FailingOps(SystemFileOps):
 
 
 class ForgettingOps(SystemFileOps):
-    """A disk that loses, at a power cut, every entry of a folder that was not synced."""
+    """A disk that loses, at a power cut, every entry and every content that was not synced."""
 
     def __init__(self) -> None:
         self.unsynced: dict[Path, set[Path]] = {}
+        self.torn: set[Path] = set()
+        """Files whose name may be durable, and whose bytes are not."""
 
-    def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
-        super().write_new(path, chunks)
+    def create(self, path: Path) -> int:
         self.unsynced.setdefault(path.parent, set()).add(path)
+        return super().create(path)
+
+    def write_at(self, descriptor: int, data: Buffer, position: int) -> None:
+        super().write_at(descriptor, data, position)
+        self.torn.add(Path(opened_as(descriptor)))
+
+    def sync_data(self, descriptor: int) -> None:
+        super().sync_data(descriptor)
+        self.torn.discard(Path(opened_as(descriptor)))
+
+    def write_new(self, path: Path, chunks: Iterable[Buffer]) -> None:
+        super().write_new(path, chunks)
+        self.torn.discard(path)
+
+    def link(self, old: Path, new: Path) -> None:
+        super().link(old, new)
+        self.unsynced.setdefault(new.parent, set()).add(new)
 
     def make_directory(self, path: Path) -> None:
         if not path.exists():
@@ -101,17 +144,22 @@ class ForgettingOps(SystemFileOps):
         super().sync_directory(path)
         self.unsynced.pop(path, None)
 
-    def power_cut(self) -> None:
-        """Drop what was never synced."""
-        for entries in self.unsynced.values():
-            for entry in entries:
-                if entry.is_dir():
-                    for child in entry.iterdir():
-                        child.unlink()
-                    entry.rmdir()
-                else:
-                    entry.unlink(missing_ok=True)
-        self.unsynced.clear()
+    def cut(self, disk: Path, folder: Path) -> None:
+        """Make of `disk`, a copy of `folder`, what would be left of it after a power cut now."""
+        for path in self.torn:
+            if (there := disk / path.relative_to(folder)).exists():
+                os.truncate(there, there.stat().st_size // 2)
+        for entry in set().union(*self.unsynced.values()):
+            gone = disk / entry.relative_to(folder)
+            if gone.is_dir():
+                shutil.rmtree(gone)
+            else:
+                gone.unlink(missing_ok=True)
+
+
+def opened_as(descriptor: int) -> str:
+    """Return the path of an open file."""
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
 
 def store(
@@ -124,7 +172,7 @@ def store(
     rebuilding: bool = False,
 ) -> Store:
     """Open a store that refuses nothing for lack of space."""
-    if url := database_for(folder):
+    if options.database_url is None and (url := database_for(folder)):
         options = replace(options, database_url=url)
     return open_store(
         folder,
@@ -322,5 +370,11 @@ def finish(into: Store, folder: Path, results: int = 1, **changes) -> bool:
 
 
 def blobs(folder: Path) -> list[Path]:
-    """Return all blob files of a data folder."""
-    return sorted((folder / "blobs").glob("*/*"))
+    """Return all blob files of a data folder; what is still arriving is none."""
+    return sorted(p for p in (folder / "blobs").glob("*/*") if p.parent.name != ARRIVALS)
+
+
+def arrivals(folder: Path) -> list[Path]:
+    """Return the files of what is arriving, or has no row yet."""
+    names = (folder / "blobs" / ARRIVALS).iterdir()
+    return sorted(path for path in names if path.stat().st_size)

@@ -38,7 +38,7 @@ from node.scp.settings import Door, ReceiverSettings
 from node.scp.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION, answer
 from node.scp.storing import begin_store
 from node.sockets import tune
-from node.tls import HandshakeFailed, shake_hands, wrapped
+from node.tls import HandshakeFailed, identities, shake_hands, wrapped
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +206,15 @@ class Connection:
             settings.allowed.get(calling, ()), self.address
         ):
             return negotiation.CALLING_NOT_RECOGNIZED
+        wanted = settings.tls_identities.get(calling)
+        if wanted and not wanted & self._identities():
+            return negotiation.CERTIFICATE_OF_ANOTHER
         return None
+
+    def _identities(self) -> frozenset[str]:
+        """Return what the certificate of the peer says that it is; nothing without TLS."""
+        secure = self._connection
+        return identities(secure) if isinstance(secure, ssl.SSLSocket) else frozenset()
 
     def _rejected(self, stream: wire.PduStream, request: Request, rejection: Rejection) -> None:
         calling, called = request.calling_ae_title, request.called_ae_title
@@ -217,7 +225,7 @@ class Connection:
                 calling=calling,
                 called=called,
                 address=self.address,
-                reason=negotiation.REJECTIONS[rejection],
+                reason=rejection.why,
             )
         stream.send(negotiation.reject(rejection), seconds=self._shared.settings.pdu_timeout_s)
 

@@ -80,6 +80,7 @@ STORAGE_SYNTAXES: Final[Mapping[Uid, str]] = {
     Uid("1.2.840.10008.1.2.4.201"): "High-Throughput JPEG 2000 Lossless",
     Uid("1.2.840.10008.1.2.4.202"): "High-Throughput JPEG 2000 Lossless with RPCL Options",
     Uid("1.2.840.10008.1.2.5"): "RLE Lossless",
+    Uid("1.2.840.10008.1.2.1.99"): "Deflated Explicit VR Little Endian",
     Uid("1.2.840.10008.1.2.4.81"): "JPEG-LS Near-Lossless",
     Uid("1.2.840.10008.1.2.4.91"): "JPEG 2000",
     Uid("1.2.840.10008.1.2.4.203"): "High-Throughput JPEG 2000",
@@ -89,8 +90,8 @@ STORAGE_SYNTAXES: Final[Mapping[Uid, str]] = {
 """Transfer Syntax UID -> name, in order of preference, for every storage class.
 
 The acceptor picks the first of these that a context offers, so what arrives uncompressed stays
-so, and lossless wins over lossy. Deflated is absent: 199 KB can inflate to 200 MB before anyone
-looks. Video is absent: no class above carries it.
+so, and lossless wins over lossy. Deflated is taken where nothing else is offered: it is inflated by
+the piece and within limits (`node.store.deflate`). Video is absent: no class above carries it.
 """
 
 VERIFICATION_SYNTAXES: Final[Mapping[Uid, str]] = {

@@ -6,9 +6,9 @@ which leaves the window at one operation each way (PS3.7 D.3.3.3).
 """
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -34,23 +34,24 @@ from node.store.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 MAXIMUM_PDU_LENGTH: Final = 131_072
 """Announced to peers, in bytes; larger brings nothing."""
 
-CALLING_NOT_RECOGNIZED: Final = (1, 1, 3)
-CALLED_NOT_RECOGNIZED: Final = (1, 1, 7)
-APPLICATION_CONTEXT_NOT_SUPPORTED: Final = (1, 1, 2)
-PROTOCOL_VERSION_NOT_SUPPORTED: Final = (1, 2, 2)
-LOCAL_LIMIT_EXCEEDED: Final = (2, 3, 2)
-"""A-ASSOCIATE-RJ: result, source, reason (PS3.8 table 9-21)."""
 
-Rejection: TypeAlias = tuple[int, int, int]
+class Rejection(NamedTuple):
+    """An A-ASSOCIATE-RJ: what is sent (PS3.8 table 9-21), and why, for the log."""
 
-REJECTIONS: Final[Mapping[Rejection, str]] = {
-    CALLING_NOT_RECOGNIZED: "calling AE title not known from this address",
-    CALLED_NOT_RECOGNIZED: "called AE title is not ours",
-    APPLICATION_CONTEXT_NOT_SUPPORTED: "application context is not that of DICOM",
-    PROTOCOL_VERSION_NOT_SUPPORTED: "protocol version is not 1",
-    LOCAL_LIMIT_EXCEEDED: "limit of associations reached",
-}
-"""Every rejection that the receiver sends -> why."""
+    result: int
+    source: int
+    reason: int
+    why: str
+
+
+CALLING_NOT_RECOGNIZED: Final = Rejection(1, 1, 3, "calling AE title not known from this address")
+CERTIFICATE_OF_ANOTHER: Final = Rejection(1, 1, 3, "certificate is not that of the calling AE")
+CALLED_NOT_RECOGNIZED: Final = Rejection(1, 1, 7, "called AE title is not ours")
+APPLICATION_CONTEXT_NOT_SUPPORTED: Final = Rejection(
+    1, 1, 2, "application context is not that of DICOM"
+)
+PROTOCOL_VERSION_NOT_SUPPORTED: Final = Rejection(1, 2, 2, "protocol version is not 1")
+LOCAL_LIMIT_EXCEEDED: Final = Rejection(2, 3, 2, "limit of associations reached")
 
 _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
 _REJECT: Final = 0x03
@@ -171,7 +172,7 @@ def flaw(request: Request, body: bytes) -> Rejection | None:
 
 def reject(rejection: Rejection) -> bytes:
     """Return an A-ASSOCIATE-RJ PDU (PS3.8 9.3.4)."""
-    return struct.pack(">BxLxBBB", _REJECT, 4, *rejection)
+    return struct.pack(">BxLxBBB", _REJECT, 4, *rejection[:3])
 
 
 def _context(abstract_syntax: Uid, transfer_syntaxes: Iterable[Uid]) -> PresentationContext:

@@ -72,6 +72,8 @@ class ReceiverSettings:
     """Who we are over TLS; goes with `tls_port`."""
     tls_only: frozenset[AETitle] = frozenset()
     """Calling AE titles that are known over TLS and nowhere else."""
+    tls_identities: Mapping[AETitle, frozenset[str]] = field(default_factory=dict)
+    """Calling AE title -> what its certificate must be, one of these (`node.tls.identity`)."""
     accept_unknown: bool = False
     """True: anybody may associate; `allowed` is not looked at."""
     max_associations: int = 32
@@ -102,6 +104,11 @@ class ReceiverSettings:
             tls_port=None if node.tls is None else node.tls.port,
             credentials=None if node.tls is None else node.tls.credentials(),
             tls_only=frozenset(AETitle(p.ae_title) for p in config.peers.values() if p.tls),
+            tls_identities={
+                AETitle(p.ae_title): frozenset(p.tls_identity)
+                for p in config.peers.values()
+                if p.tls_identity
+            },
             accept_unknown=receive.unknown_peers is UnknownPeers.ACCEPT,
             max_associations=node.max_associations,
             max_per_address=node.max_associations_per_address,

@@ -18,7 +18,7 @@ from node.errors import (
 )
 
 SUCCESS: Final = 0x0000
-"""Durable: file, folder and row are synced."""
+"""Durable: the object and all that its row will say are synced in its file."""
 
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
 """A request on a context of another SOP class, or a service the node does not offer."""

@@ -38,6 +38,8 @@ RELEASE_RP: Final = struct.pack(">BBLL", 0x06, 0, 4, 0)
 
 _HEADER: Final = struct.Struct(">BxL")
 _CAPACITY: Final = _HEADER.size + max(LENGTH_LIMITS.values())
+_WINDOW: Final = 272 * 1024
+"""Bytes of the buffer that are used where the PDUs allow it: two of the length that we announce."""
 _P_DATA_OVERHEAD: Final = 6
 """Bytes of a P-DATA-TF body beside the one fragment it holds: length, context, control."""
 _AT_ONCE_S: Final = 1e-3
@@ -207,13 +209,13 @@ class PduStream:
         """Read what has arrived; False at the end of the stream."""
         if self._begin == self._end:
             self._begin = self._end = 0
-        elif self._begin + room > _CAPACITY:
+        elif self._begin + room > max(room, _WINDOW):
             rest = bytes(self._view[self._begin : self._end])
             self._view[: len(rest)] = rest
             self._begin, self._end = 0, len(rest)
         self._wait_at_most(seconds)
         acknowledge_at_once(self._connection)
-        got = self._connection.recv_into(self._view[self._end :])
+        got = self._connection.recv_into(self._view[self._end : max(self._begin + room, _WINDOW)])
         self._end += got
         return got > 0
 

@@ -16,7 +16,7 @@ from node.store import schema
 from node.store.base import record_event, step_job
 from node.store.dialect import Prepared, insert_once
 from node.store.files import Published
-from node.store.results import insert_blob, revive_blob
+from node.store.results import has_file, insert_blob, revive_blob
 
 FIRST_REVISION: Final = 0
 """Of a series; raised by each instance that comes after it was COMPLETE or INCOMPLETE."""
@@ -48,7 +48,8 @@ def insert_instance(
     contents = _CONTENTS.all(connection, {"uid": header.sop_instance_uid})
     there = [sha256 for (sha256,) in contents]
     if published.sha256 in there:
-        return Kept.DUPLICATE, revive_blob(connection, now, published)
+        used = revive_blob(connection, now, published) or has_file(connection, published)
+        return Kept.DUPLICATE, used
     used = insert_blob(connection, now, published)
     inserted = _INSERT.first(
         connection,

@@ -1,10 +1,20 @@
 """What the parts of the ledger share: access to the database, the clock, events and steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 
 from node.domain import Clock
 from node.lifecycle import (
@@ -127,7 +137,7 @@ def step_job(
 def step_delivery(
     connection: Connection, now: datetime, delivery_id: int, event: DeliveryEvent, **changes: object
 ) -> Row[Any]:
-    """Move a delivery along the table and append the event.
+    """Move a delivery along the table and append the event; return its row.
 
     Raises
     ------
@@ -136,36 +146,72 @@ def step_delivery(
     IllegalTransition
         The table holds no such step.
     """
-    before = _locked(connection, schema.delivery, delivery_id)
-    state = advance(DELIVERY_TRANSITIONS, DeliveryState(before.state), event)
-    after = connection.execute(
-        update(schema.delivery)
-        .where(schema.delivery.c.id == delivery_id, schema.delivery.c.state == before.state)
-        .values(state=state.value, changed_at=now, **changes)
-        .returning(schema.delivery)
+    step_deliveries(connection, now, event, {delivery_id: changes})
+    return connection.execute(
+        select(schema.delivery).where(schema.delivery.c.id == delivery_id)
     ).one()
-    record_event(
-        connection,
-        now,
-        f"delivery_{event.lower()}",
-        kind="delivery",
-        subject=after.sop_instance_uid,
-        correlation=correlation_of(connection, after.job_id),
-        destination=after.destination,
-        delivery=delivery_id,
-        attempt=after.attempt,
-        status=after.status,
-        reason=after.reason,
+
+
+def step_deliveries(
+    connection: Connection,
+    now: datetime,
+    event: DeliveryEvent,
+    changes: Mapping[int, Mapping[str, object]],
+) -> None:
+    """Move deliveries along the table by the same event, with few statements for all of them.
+
+    Parameters
+    ----------
+    changes : mapping
+        Number of the delivery -> further columns; the same ones for each.
+
+    Raises
+    ------
+    KeyError
+        There is no such delivery.
+    IllegalTransition
+        The table holds no such step for one of them; nothing was changed.
+    """
+    d = schema.delivery.c
+    query = (
+        select(schema.delivery, schema.job.c.correlation)
+        .join(schema.job, schema.job.c.id == d.job_id)
+        .where(d.id.in_(sorted(changes)))
+        .with_for_update(of=schema.delivery)
     )
-    return after
-
-
-def correlation_of(connection: Connection, job_id: int) -> str:
-    """Return the association id that a job hangs on."""
-    found = connection.execute(
-        select(schema.job.c.correlation).where(schema.job.c.id == job_id)
-    ).scalar_one()
-    return str(found)
+    rows = {row.id: row for row in connection.execute(query)}
+    steps: list[dict[str, object]] = []
+    events: list[dict[str, object]] = []
+    for number, columns in changes.items():
+        row = rows.get(number)
+        if row is None:
+            raise KeyError(UNKNOWN.format(schema.delivery.name, number))
+        state = advance(DELIVERY_TRANSITIONS, DeliveryState(row.state), event)
+        after = {**row._mapping, **columns}
+        steps.append({"number": number, "state": state.value, "changed_at": now, **columns})
+        events.append(
+            {
+                "at": now,
+                "action": f"delivery_{event.lower()}",
+                "kind": "delivery",
+                "subject": row.sop_instance_uid,
+                "correlation": row.correlation,
+                "detail": {
+                    "destination": row.destination,
+                    "delivery": number,
+                    "attempt": after["attempt"],
+                    "status": after["status"],
+                    "reason": after["reason"],
+                },
+            }
+        )
+    if steps:
+        values: dict[str, BindParameter[Any]] = {
+            name: bindparam(name) for name in steps[0] if name != "number"
+        }
+        statement = update(schema.delivery).where(d.id == bindparam("number")).values(values)
+        connection.execute(statement, steps)
+        connection.execute(schema.event.insert(), events)
 
 
 def _locked(connection: Connection, table: Table, row_id: int) -> Row[Any]:

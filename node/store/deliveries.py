@@ -1,16 +1,16 @@
 """The outbox: one queue for each destination, read from committed rows and files."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, exists, func, select
 
-from node.domain import Delivery, Uid
+from node.domain import Delivery, SentDelivery, Uid
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.store import schema
-from node.store.base import LedgerPart, is_due, record_event, step_delivery
+from node.store.base import LedgerPart, is_due, record_event, step_deliveries, step_delivery
 from node.store.dialect import insert_once
 from node.store.files import BlobFiles
 
@@ -29,36 +29,38 @@ class DeliveryLedger(LedgerPart):
 
         def run(connection: Connection) -> list[Delivery]:
             rows = connection.execute(query.with_for_update(of=schema.delivery)).all()
-            for row in rows:
-                step_delivery(
-                    connection,
-                    now,
-                    row.id,
-                    DeliveryEvent.CLAIMED,
-                    attempt=row.attempt + 1,
-                    not_before=None,
-                    status=None,  # until there is an answer: how an attempt of a dead node shows
-                )
+            claimed: dict[int, dict[str, object]] = {
+                row.id: {
+                    "attempt": row.attempt + 1,
+                    "not_before": None,
+                    "status": None,  # until there is an answer: how an attempt of a dead node shows
+                }
+                for row in rows
+            }
+            step_deliveries(connection, now, DeliveryEvent.CLAIMED, claimed)
             return [_to_delivery(row, self._files) for row in rows]
 
         return self._database.write(run)
 
-    def delivery_sent(self, delivery_id: int, *, status: int | None, note: str = "") -> None:
-        """Record that the peer stored the object; `note` holds a warning of its status.
+    def deliveries_sent(self, sent: Sequence[SentDelivery]) -> None:
+        """Record, in one transaction, that the peer stored these objects.
 
-        Without a status it was sent and not answered: the commitment that is asked for will tell.
+        Without a status one was sent and not answered: the commitment that is asked for will tell.
 
         Raises
         ------
         KeyError, IllegalTransition
-            It was not claimed.
+            One was not claimed; nothing is recorded.
         """
         now = self._clock.now()
-        self._database.write(
-            lambda c: step_delivery(
-                c, now, delivery_id, DeliveryEvent.STORED, status=status, reason=note, hint=""
-            )
-        )
+        answers = {
+            one.delivery_id: {"status": one.status, "reason": one.note, "hint": ""} for one in sent
+        }
+        self._database.write(lambda c: step_deliveries(c, now, DeliveryEvent.STORED, answers))
+
+    def delivery_sent(self, delivery_id: int, *, status: int | None, note: str = "") -> None:
+        """Record one object, as `deliveries_sent` does."""
+        self.deliveries_sent([SentDelivery(delivery_id=delivery_id, status=status, note=note)])
 
     def delivery_failed(
         self,

@@ -8,7 +8,6 @@ writes and checkpoints, and all others are opened ``mode=ro``.
 
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.expression import ClauseElement
 
 from node.errors import LedgerError
+from node.secret import read_secret
 
 FIXED_SQLITE: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 """First releases of their branches without the WAL-reset bug."""
@@ -113,28 +113,16 @@ def server_url(url: str, environment: Mapping[str, str] = os.environ) -> URL:
 
     Raises
     ------
-    LedgerError
+    ConfigError
         The file cannot be read, or others can read it too.
     """
     made = make_url(url).set(drivername="postgresql+pg8000")
     named = made.query.get("password_file")
-    password = environment.get(PASSWORD) if named is None else _secret(Path(str(named)))
+    if named is None:
+        password = environment.get(PASSWORD)
+    else:
+        password = read_secret("node.database_url", Path(str(named)))
     return made.difference_update_query(["password_file"]).set(password=password or made.password)
-
-
-def _secret(path: Path) -> str:
-    try:
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise LedgerError(
-                "the password file of the database can be read by others",
-                hint=f"chmod 600 {path}",
-            )
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise LedgerError(
-            f"the password file of the database cannot be read: {error.strerror}",
-            hint="check password_file in node.database_url, and who owns it",
-        ) from error
 
 
 PASSWORD: Final = "RTNODE_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable

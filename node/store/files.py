@@ -1,30 +1,43 @@
 """The only code that writes below the data folder's ``blobs``, ``quarantine`` and ``orphans``.
 
 Publishing is: write a new file (never an existing one), fsync it, hand its folder to the
-committer, which fsyncs the folder and commits the row. **Only the committed row makes the file
-valid**, so no rename is needed; a twin that arrives at the same moment writes its own file, and
-whatever lies here without a row after a crash is set aside into ``orphans``. A failed fsync is
-final: the kernel may have dropped the pages, so the file is discarded and never synced again.
-Names are content hashes; no DICOM value ever enters a path.
+committer, which fsyncs the folder and commits the row. **Only the committed row makes a file of
+``blobs`` valid**, so no rename is needed; a twin that arrives at the same moment writes its own
+file, and whatever lies here without a row after a crash is set aside into ``orphans``.
+
+What is received is written into ``blobs/arrivals`` under a name whose entry was synced beforehand,
+a few dozen names at a time. One fdatasync then makes bytes, name and receipt durable, and the
+object may be answered. The file gets the name of its content by a link, and loses the first one
+when its row is committed; what a dead node left in ``arrivals`` the next one takes over.
+
+A failed fsync is final: the kernel may have dropped the pages, so the file is discarded and never
+synced again. Names are content hashes or random; no DICOM value ever enters a path.
 """
 
+import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Final, Protocol
 
 from node.errors import OutOfResources
-from node.store.part10 import Buffer, Encoded, prefix
+from node.store.part10 import Buffer, Encoded, prefix, received
+from node.store.receipt import Receipt
+from node.store.volume import Disk, DiskState, judge
 
 FILES_PER_BUCKET: Final = 4096
 """A new folder every few thousand files: a batch then syncs one folder, not dozens."""
 PART: Final = ".part"
-"""Ends the name of a file that is being written."""
+"""Ends the name of a large file that an earlier release was writing in its folder."""
+ARRIVALS: Final = "arrivals"
+"""Folder of what arrives; within ``blobs``, which may be a volume of its own."""
+_PREPARED: Final = 32
+"""Names in ``arrivals`` that are made, and synced, at once."""
 _SPACE_STEP: Final = 16 << 20
 """A growing file looks for free space again after so many bytes."""
 _PIECE: Final = 64 * 1024
@@ -35,7 +48,7 @@ _PIECE: Final = 64 * 1024
 class FileOps(Protocol):
     """The system calls that durability rests on; tests record, fail and forget them."""
 
-    def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
+    def write_new(self, path: Path, chunks: Iterable[Buffer]) -> None:
         """Create `path`, which must not exist, write all chunks and fsync the file."""
         ...
 
@@ -43,12 +56,16 @@ class FileOps(Protocol):
         """Create `path`, which must not exist; return a descriptor that reads and writes."""
         ...
 
-    def append(self, descriptor: int, data: Buffer) -> None:
-        """Write all of `data` at the end."""
+    def open_prepared(self, path: Path) -> int:
+        """Open a file that was created before; return a descriptor that reads and writes."""
         ...
 
-    def sync_file(self, descriptor: int) -> None:
-        """Fsync a file."""
+    def write_at(self, descriptor: int, data: Buffer, position: int) -> None:
+        """Write all of `data` from `position` on."""
+        ...
+
+    def sync_data(self, descriptor: int) -> None:
+        """Make the content of a file durable, its length included."""
         ...
 
     def link(self, old: Path, new: Path) -> None:
@@ -79,12 +96,14 @@ class FileOps(Protocol):
 class SystemFileOps:
     """`FileOps` by the operating system."""
 
-    def write_new(self, path: Path, chunks: Sequence[Buffer]) -> None:
+    def write_new(self, path: Path, chunks: Iterable[Buffer]) -> None:
         """Create, write, fsync; the descriptor is closed in every case."""
         descriptor = self.create(path)
+        position = 0
         try:
             for chunk in chunks:
-                self.append(descriptor, chunk)
+                self.write_at(descriptor, chunk, position)
+                position += len(chunk)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -93,19 +112,24 @@ class SystemFileOps:
         """Open for reading and writing, exclusively."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
-    def append(self, descriptor: int, data: Buffer) -> None:
+    def open_prepared(self, path: Path) -> int:
+        """Open for reading and writing."""
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write_at(self, descriptor: int, data: Buffer, position: int) -> None:
         """Write in pieces."""
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(descriptor, rest[:_PIECE]) :]
+            written = os.pwrite(descriptor, rest[:_PIECE], position)
+            rest, position = rest[written:], position + written
 
-    def sync_file(self, descriptor: int) -> None:
-        """Fsync."""
-        os.fsync(descriptor)
+    def sync_data(self, descriptor: int) -> None:
+        """Fdatasync, which syncs a new length too."""
+        os.fdatasync(descriptor)
 
     def link(self, old: Path, new: Path) -> None:
         """Link, which never replaces a file."""
-        new.hardlink_to(old)
+        os.link(old, new)
 
     def make_directory(self, path: Path) -> None:
         """Create the folder and make its entry durable."""
@@ -135,26 +159,6 @@ class SystemFileOps:
         return figures.f_bavail * figures.f_frsize
 
 
-class DiskState(StrEnum):
-    """What the data volume allows."""
-
-    OK = "OK"
-    LOW = "LOW"
-    """Below the warning level: everything goes on, somebody should look."""
-    FULL = "FULL"
-    """Below the floor, or the last write failed: objects are refused with 0xA700."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """The data volume as `status` shows it."""
-
-    free_bytes: int
-    state: DiskState
-    trouble: str
-    """Cause of the last failed write; empty since the last one that worked."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A synced file that waits for its row."""
@@ -166,6 +170,8 @@ class Published:
     size: int
     """Bytes of the data set."""
     transfer_syntax_uid: str
+    arrival: Path | None = None
+    """Its first name, which is durable already; only of what was received."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,6 +224,7 @@ class BlobFiles:
         ops: FileOps | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self._arrivals = data_dir / "blobs" / ARRIVALS
         self._blobs = data_dir / "blobs"
         self._quarantine = data_dir / "quarantine"
         self._orphans = data_dir / "orphans"
@@ -226,6 +233,7 @@ class BlobFiles:
         self._ops: FileOps = ops or SystemFileOps()
         self._lock = threading.Lock()
         self._quarantine_lock = threading.Lock()
+        self._prepared: list[Path] = []
         self._bucket: Path | None = None
         self._in_bucket = 0
         self._trouble = ""
@@ -240,7 +248,7 @@ class BlobFiles:
             The data volume cannot be written to.
         """
         with self._guard("make folders on"):
-            for folder in (self._blobs, self._quarantine, self._orphans):
+            for folder in (self._blobs, self._arrivals, self._quarantine, self._orphans):
                 self._ops.make_directory(folder)
         self._quarantined = sum(entry.stat().st_size for entry in self._quarantine.iterdir())
 
@@ -250,10 +258,10 @@ class BlobFiles:
             free = self._ops.free_bytes(self.data_dir)
         except OSError as error:
             return Disk(free_bytes=0, state=DiskState.FULL, trouble=_cause(error))
-        if self._trouble or free < self._limits.min_free:
+        limits = self._limits
+        state = judge(free, min_free=limits.min_free, warn_free=limits.warn_free)
+        if self._trouble:
             state = DiskState.FULL
-        else:
-            state = DiskState.LOW if free < self._limits.warn_free else DiskState.OK
         return Disk(free_bytes=free, state=state, trouble=self._trouble)
 
     def require_space(self, size: int = 0) -> None:
@@ -298,8 +306,13 @@ class BlobFiles:
             transfer_syntax_uid=content.transfer_syntax_uid,
         )
 
-    def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> Part:
-        """Begin a file for a data set that is too large to be held in memory.
+    def begin(self, prefix_size: int) -> Part:
+        """Begin a file for an object that arrives.
+
+        Parameters
+        ----------
+        prefix_size : int
+            Bytes to leave at its beginning, for what `finish` gets.
 
         Raises
         ------
@@ -307,16 +320,9 @@ class BlobFiles:
             Nothing remains.
         """
         self.require_space()
-        head = prefix(
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            transfer_syntax_uid=transfer_syntax_uid,
-        )
-        path = self._take_place() / f"{secrets.token_hex(16)}{PART}"
+        path = self._take_prepared()
         with self._guard("write to"):
-            part = Part(path=path, descriptor=self._ops.create(path), prefix=len(head))
-        self._append(part, head)
-        return part
+            return Part(path=path, descriptor=self._ops.open_prepared(path), prefix=prefix_size)
 
     def extend(self, part: Part, data: Buffer) -> None:
         """Write the next bytes of the data set.
@@ -326,33 +332,34 @@ class BlobFiles:
         OutOfResources
             The file is removed; nothing remains.
         """
-        before = part.size // _SPACE_STEP
-        part.size += len(data)
+        end = part.size + len(data)
         try:
-            if part.size // _SPACE_STEP != before:
+            if end // _SPACE_STEP != part.size // _SPACE_STEP:
                 self.require_space()
+            with self._guard("write to"):
+                self._ops.write_at(part.descriptor, data, part.prefix + part.size)
         except OutOfResources:
             self.drop(part)
             raise
-        self._append(part, data)
+        part.size = end
 
-    def finish(self, part: Part, *, sha256: str, transfer_syntax_uid: str) -> Published:
-        """Sync the file under its name; its folder and its row come next.
+    def finish(
+        self, part: Part, head: Buffer, *, sha256: str, transfer_syntax_uid: str
+    ) -> Published:
+        """Sync the file, which makes it durable, and link it; its row comes next.
 
         Raises
         ------
         OutOfResources
             The file is removed; nothing remains.
         """
-        path = self._name(part, sha256)
         try:
             with self._guard("write to"):
-                self._ops.remove(part.path)
-                self._ops.sync_file(part.descriptor)
+                self._ops.write_at(part.descriptor, head, 0)
+                self._ops.sync_data(part.descriptor)
+            path = self._link(part.path, sha256)
         except OutOfResources:
             self.drop(part)
-            with suppress(OSError):
-                self._ops.remove(path)
             raise
         part.close()
         self._trouble = ""
@@ -362,13 +369,69 @@ class BlobFiles:
             name=str(path.relative_to(self.data_dir)),
             size=part.size,
             transfer_syntax_uid=transfer_syntax_uid,
+            arrival=part.path,
         )
 
     def drop(self, part: Part) -> None:
         """Remove a file that will not be finished; the next start does it if that fails."""
         part.close()
-        with suppress(OSError):
-            self._ops.remove(part.path)
+        self.forget_arrival(part.path)
+
+    def arrivals(self) -> list[Path]:
+        """Return what a dead node left: objects without a row, halves of them, unused names."""
+        return sorted(Path(entry.path) for entry in os.scandir(self._arrivals))
+
+    def whole_arrival(self, arrival: Path) -> tuple[Receipt, str, int] | None:
+        """Return receipt, transfer syntax UID and begin of the data set of a file that is whole.
+
+        Raises
+        ------
+        OutOfResources
+            It cannot be read.
+        """
+        with self._guard("read a file of"), arrival.open("rb") as file:
+            found = received(file.read(_PIECE))
+            if found is None:
+                return None
+            receipt, transfer_syntax_uid, begin = found
+            digest = hashlib.sha256(transfer_syntax_uid.encode("ascii", "replace"))
+            file.seek(begin)
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+        return found if digest.hexdigest() == receipt.sha256 else None
+
+    def adopt(self, arrival: Path, receipt: Receipt, transfer_syntax_uid: str) -> Published:
+        """Link a whole file that a dead node received; its row comes next.
+
+        It was answered: its first name goes with `forget_arrival` when the row is there, and in
+        no other case.
+
+        Raises
+        ------
+        OutOfResources
+            It is left where it is.
+        """
+        path = self._link(arrival, receipt.sha256)
+        return Published(
+            sha256=receipt.sha256,
+            path=path,
+            name=str(path.relative_to(self.data_dir)),
+            size=receipt.size,
+            transfer_syntax_uid=transfer_syntax_uid,
+        )
+
+    def forget_arrival(self, arrival: Path | None) -> None:
+        """Remove a name in ``arrivals``: its object has a row, or was never answered."""
+        if arrival is not None:
+            with suppress(OSError):
+                self._ops.remove(arrival)
+
+    def close(self) -> None:
+        """Remove the names that were prepared and are not needed now."""
+        with self._lock:
+            prepared, self._prepared = self._prepared, []
+        for path in prepared:
+            self.forget_arrival(path)
 
     def sync_directory(self, path: Path) -> None:
         """Sync the entries of `path`; the committer calls it before it commits.
@@ -385,6 +448,7 @@ class BlobFiles:
         """Remove a file that got no row; the next start sets it aside if that fails."""
         with suppress(OSError):
             self._ops.remove(published.path)
+        self.forget_arrival(published.arrival)
 
     def read(self, path: Path) -> bytes:
         """Return the bytes of a file that another process left for us.
@@ -403,12 +467,11 @@ class BlobFiles:
         """Return the absolute path of a name that a row holds."""
         return self.data_dir / name
 
-    def keep_in_quarantine(self, sha256: str, data: Buffer) -> str:
+    def keep_in_quarantine(self, sha256: str, pieces: Iterable[Buffer], size: int) -> str:
         """Keep bytes that we could not understand; return their name, empty when there is no room.
 
         The quarantine is bounded: a peer that sends rubbish must not fill the disk.
         """
-        size = len(data)
         path = self._quarantine / f"{sha256}.bin"
         with self._quarantine_lock:
             if path.exists():
@@ -421,7 +484,7 @@ class BlobFiles:
             if self._quarantined + size > self._limits.quarantine:
                 return ""
             self.require_space(size)
-            self._write(path, (data,))
+            self._write(path, pieces)
             self._quarantined += size
         self.sync_directory(self._quarantine)
         return str(path.relative_to(self.data_dir))
@@ -430,7 +493,8 @@ class BlobFiles:
         """Return the folders of files, relative to the data folder."""
         if not self._blobs.exists():
             return []
-        return sorted(f"blobs/{entry.name}" for entry in os.scandir(self._blobs))
+        names = (entry.name for entry in os.scandir(self._blobs))
+        return sorted(f"blobs/{name}" for name in names if name != ARRIVALS)
 
     def names_in(self, bucket: str) -> list[str]:
         """Return the names of the finished files of a folder."""
@@ -451,6 +515,12 @@ class BlobFiles:
         """Yield (bucket, file names), with the path of the bucket relative to the data folder."""
         for bucket in self.buckets():
             yield bucket, self.names_in(bucket)
+
+    def is_arrival(self, name: str) -> bool:
+        """Return whether a file of ``blobs`` has its first name still, in ``arrivals``."""
+        with suppress(FileNotFoundError):
+            return self.absolute(name).stat().st_nlink > 1
+        return False
 
     def set_aside(self, name: str) -> None:
         """Move a file without a row into the orphan area, where a person may look at it."""
@@ -480,44 +550,46 @@ class BlobFiles:
         with self._guard("remove a file of"), suppress(FileNotFoundError):
             self._ops.remove(self.absolute(name))
 
-    def _name(self, part: Part, sha256: str) -> Path:
-        """Give a finished file the first free name of its content."""
-        attempt = 0
-        while True:
-            path = part.path.with_name(f"{sha256}-{attempt}.dcm" if attempt else f"{sha256}.dcm")
-            try:
-                with self._guard("write to"):
-                    self._ops.link(part.path, path)
-            except FileExistsError:
-                attempt += 1
-            except OutOfResources:
-                self.drop(part)
-                raise
-            else:
-                return path
+    def _take_prepared(self) -> Path:
+        """Return a name in ``arrivals`` whose entry is durable."""
+        with self._lock:
+            if not self._prepared:
+                self._prepared = self._prepare_names()
+            return self._prepared.pop()
 
-    def _append(self, part: Part, data: Buffer) -> None:
-        with self._guard("write to"):
-            try:
-                self._ops.append(part.descriptor, data)
-            except OSError:
-                self.drop(part)
-                raise
+    def _prepare_names(self) -> list[Path]:
+        made: list[Path] = []
+        try:
+            with self._guard("make files on"):
+                for _ in range(_PREPARED):
+                    path = self._arrivals / secrets.token_hex(16)
+                    os.close(self._ops.create(path))
+                    made.append(path)
+                self._ops.sync_directory(self._arrivals)
+        except OutOfResources:
+            for path in made:
+                self.forget_arrival(path)
+            raise
+        return made
+
+    def _link(self, arrival: Path, sha256: str) -> Path:
+        """Give a received file the first free name of its content."""
+        bucket = self._take_place()
+        for path in _names(bucket, sha256):
+            with suppress(FileExistsError), self._guard("write to"):
+                self._ops.link(arrival, path)
+                return path
+        raise AssertionError("names never end")
 
     def _write_unique(self, sha256: str, chunks: Sequence[Buffer]) -> Path:
         """Write under the first free name of this content: a twin may be on its way too."""
-        bucket = self._take_place()
-        attempt = 0
-        while True:
-            path = bucket / (f"{sha256}-{attempt}.dcm" if attempt else f"{sha256}.dcm")
-            try:
+        for path in _names(self._take_place(), sha256):
+            with suppress(FileExistsError):
                 self._write(path, chunks)
-            except FileExistsError:
-                attempt += 1
-            else:
                 return path
+        raise AssertionError("names never end")
 
-    def _write(self, path: Path, chunks: Sequence[Buffer]) -> None:
+    def _write(self, path: Path, chunks: Iterable[Buffer]) -> None:
         with self._guard("write to"):
             try:
                 self._ops.write_new(path, chunks)
@@ -557,6 +629,12 @@ class BlobFiles:
         except OSError as error:
             self._trouble = _cause(error)
             raise OutOfResources(f"cannot {doing} the data volume: {self._trouble}") from error
+
+
+def _names(bucket: Path, sha256: str) -> Iterator[Path]:
+    """Yield names for a content without end: a twin may be on its way too."""
+    yield bucket / f"{sha256}.dcm"
+    yield from (bucket / f"{sha256}-{number}.dcm" for number in count(1))
 
 
 def publish_whole(part: Path, path: Path) -> None:

@@ -12,9 +12,8 @@ import math
 import re
 import struct
 import unicodedata
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +28,7 @@ from pydicom.tag import BaseTag, Tag
 from node.domain import Header, Uid
 from node.errors import CannotUnderstand
 from node.store import references
+from node.store.deflate import Inflated
 from node.store.part10 import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -44,6 +44,7 @@ Value: TypeAlias = str | float | int | list[str] | list[float] | None
 KEYWORDS: Final = (
     "AcquisitionNumber",
     "AcquisitionType",
+    "ApprovalStatus",
     "BodyPartExamined",
     "ConvolutionKernel",
     "DoseGridScaling",
@@ -104,13 +105,13 @@ _PIXEL_GROUP: Final = 0x7FE00008
 """Float Pixel Data, the first of the pixel elements; reading stops here."""
 _Pixels: TypeAlias = tuple[str | None, int]
 """VR (None where it is implicit) and length of the first pixel element."""
-_HEAD: Final = 64 * 1024
+_ELEMENTS: Final = 65_536
+"""Most elements above the sequences; real objects have hundreds, a run of zeros has millions."""
+HEAD: Final = 64 * 1024
 """Bytes at the beginning of a large data set that are looked at first: nearly always enough."""
 _UNDEFINED: Final = 0xFFFFFFFF
 _LONGEST: Final = 16384
 """Bytes of the longest value that is read for routing."""
-_INFLATED: Final = 64 << 20
-"""Most that a deflated data set may grow to: a bomb of 200 kB otherwise takes 200 MB. [bytes]"""
 _UID: Final = re.compile(r"[!-\[\]-~]{1,128}")
 """What we take for a UID: longer and odd ones exist, white space and backslash end it."""
 _IDENTIFYING: Final = frozenset(
@@ -182,13 +183,29 @@ def parse_header(
         See `keyword_tags`.
     """
     wanted, tags = _asked_for(tuple(extra_keywords))
-    try:
+    with _understanding():
         ds = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), tags)
         return _header(ds, transfer_syntax_uid, wanted)
-    except CannotUnderstand:
-        raise
-    except (Exception, RecursionError) as error:
-        raise CannotUnderstand(f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def parse_head(
+    head: Buffer, size: int, transfer_syntax_uid: str, extra_keywords: Collection[str] = ()
+) -> Header | None:
+    """Read the header of a data set of `size` bytes from its beginning, `HEAD` bytes of it.
+
+    Nearly always that is enough; None where the whole has to be read.
+
+    Raises
+    ------
+    CannotUnderstand, ValueError
+        As `parse_header`.
+    """
+    if size <= len(head):
+        return parse_header(head, transfer_syntax_uid, extra_keywords)
+    wanted, tags = _asked_for(tuple(extra_keywords))
+    with _understanding():
+        ds = _of_head(head, size, transfer_syntax_uid, tags)
+        return None if ds is None else _header(ds, transfer_syntax_uid, wanted)
 
 
 def parse_stream(
@@ -196,7 +213,7 @@ def parse_stream(
 ) -> Header:
     """Read the header of a data set of `size` bytes that begins where `stream` stands.
 
-    As `parse_header`, for what is too large to be held in memory; never deflated.
+    As `parse_header`, for what is not held in memory.
 
     Raises
     ------
@@ -204,14 +221,9 @@ def parse_stream(
         As `parse_header`.
     """
     wanted, tags = _asked_for(tuple(extra_keywords))
-    try:
-        ds, position, pixels = _elements(stream, transfer_syntax_uid, tags)
-        _check_end(size, position, pixels)
+    with _understanding():
+        ds = _streamed(stream, size, transfer_syntax_uid, tags)
         return _header(ds, transfer_syntax_uid, wanted)
-    except CannotUnderstand:
-        raise
-    except (Exception, RecursionError) as error:
-        raise CannotUnderstand(f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
 def read_header(path: Path, extra_keywords: Collection[str] = ()) -> Header:
@@ -228,12 +240,23 @@ def read_header(path: Path, extra_keywords: Collection[str] = ()) -> Header:
     return parse_header(content.data, content.transfer_syntax_uid, extra_keywords)
 
 
+@contextmanager
+def _understanding() -> Iterator[None]:
+    """Turn whatever goes wrong with hostile bytes into the one error that callers know."""
+    try:
+        yield
+    except CannotUnderstand:
+        raise
+    except (Exception, RecursionError) as error:
+        raise CannotUnderstand(f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
 @cache
-def _asked_for(extra_keywords: tuple[str, ...]) -> tuple[dict[str, BaseTag], list[int]]:
+def _asked_for(extra_keywords: tuple[str, ...]) -> tuple[dict[str, BaseTag], list[BaseTag]]:
     """Return keyword -> tag, and every tag to read; the same few questions for each object."""
     wanted = _TAGS | keyword_tags(extra_keywords)
     tags = {*wanted.values(), *_ALWAYS.values(), *references.TOP_LEVEL_TAGS}
-    return {keyword: Tag(tag) for keyword, tag in wanted.items()}, sorted(tags)
+    return {keyword: Tag(tag) for keyword, tag in wanted.items()}, sorted(map(Tag, tags))
 
 
 def _header(ds: Dataset, transfer_syntax_uid: str, wanted: Mapping[str, BaseTag]) -> Header:
@@ -261,35 +284,58 @@ def _header(ds: Dataset, transfer_syntax_uid: str, wanted: Mapping[str, BaseTag]
 
 
 def _read(content: Encoded, tags: Sequence[int]) -> Dataset:
-    """Return the raw elements of `tags`; the data set must be whole up to its last byte.
-
-    An image is read from a copy of its beginning: where the pixels begin within it, the rest
-    cannot change what was read.
-    """
+    """Return the raw elements of `tags`; the data set must be whole up to its last byte."""
     data = content.data
-    if content.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        data = _inflate(data)
-    if len(data) > _HEAD:
-        with suppress(Exception):  # cut off inside a value: the whole is read, and judged
-            head = BytesIO(data[:_HEAD])
-            ds, position, pixels = _elements(head, content.transfer_syntax_uid, tags)
-            if pixels is not None:
-                _check_end(len(data), position, pixels)
-                return ds
-    ds, position, pixels = _elements(BytesIO(data), content.transfer_syntax_uid, tags)
-    _check_end(len(data), position, pixels)
+    ds = _of_head(data[:HEAD], len(data), content.transfer_syntax_uid, tags)
+    if ds is None:
+        return _streamed(BytesIO(data), len(data), content.transfer_syntax_uid, tags)
     return ds
 
 
+def _streamed(
+    stream: BinaryIO, size: int, transfer_syntax_uid: str, tags: Sequence[int]
+) -> Dataset:
+    """Return the raw elements of `tags` of a data set of `size` bytes, whole to its last byte."""
+    if transfer_syntax_uid != DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        ds, position, pixels = _elements(stream, transfer_syntax_uid, tags)
+        _check_end(size, position, pixels)
+        return ds
+    plain = Inflated(stream, size)
+    ds, position, pixels = _elements(plain, transfer_syntax_uid, tags)
+    _check_end(plain.end(), position, pixels)
+    return ds
+
+
+def _of_head(
+    head: Buffer, size: int, transfer_syntax_uid: str, tags: Sequence[int]
+) -> Dataset | None:
+    """Return the elements of a data set of which only the beginning is looked at.
+
+    Where the pixels begin within it, the rest cannot change what was read. None where the whole
+    has to be read, and judged.
+    """
+    if size <= len(head) or transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        return None
+    with suppress(Exception):  # cut off inside a value
+        ds, position, pixels = _elements(BytesIO(head), transfer_syntax_uid, tags)
+        if pixels is not None:
+            _check_end(size, position, pixels)
+            return ds
+    return None
+
+
 def _elements(
-    stream: BinaryIO, transfer_syntax_uid: str, tags: Sequence[int]
+    stream: BinaryIO | Inflated, transfer_syntax_uid: str, tags: Sequence[int]
 ) -> tuple[Dataset, int, _Pixels | None]:
     """Return the elements before the pixels, how far they reach, and what begins there."""
     begin = stream.tell()
     stopped: list[_Pixels] = []
+    left = iter(range(_ELEMENTS))
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         if tag < _PIXEL_GROUP:
+            if next(left, None) is None:
+                raise CannotUnderstand(f"the data set has more than {_ELEMENTS} elements")
             return False
         stopped.append((vr, length))
         return True
@@ -316,14 +362,6 @@ def _check_end(size: int, position: int, pixels: _Pixels | None) -> None:
         claimed = position + head + (0 if length == _UNDEFINED else length)
     if claimed > size:
         raise CannotUnderstand(f"the data set ends {claimed - size} bytes early")
-
-
-def _inflate(data: Buffer) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = inflater.decompress(data, _INFLATED)
-    if inflater.unconsumed_tail:
-        raise CannotUnderstand(f"the deflated data set grows beyond {_INFLATED >> 20} MiB")
-    return plain
 
 
 def _raw(ds: Dataset, tag: int) -> bytes:
@@ -369,7 +407,7 @@ def _value(ds: Dataset, tag: int, encodings: list[str]) -> Value:
     raw = _raw(ds, tag)
     if not raw:
         return None
-    vr = dictionary_VR(tag).split(" or ")[0]
+    vr = _vr(tag)
     if vr == "AT":
         order = "<" if getattr(element, "is_little_endian", True) else ">"
         pairs = struct.iter_unpack(f"{order}HH", raw[: len(raw) // 4 * 4])
@@ -384,6 +422,11 @@ def _value(ds: Dataset, tag: int, encodings: list[str]) -> Value:
     if vr in _FLOAT_VRS:
         return _one_or_list([_number(part, float) for part in parts])
     return _one_or_list(parts)
+
+
+@cache
+def _vr(tag: int) -> str:
+    return str(dictionary_VR(tag)).split(" or ")[0]
 
 
 def _numbers(raw: bytes, code: str, *, little: bool) -> Value:

@@ -1,41 +1,50 @@
 """The one door for DICOM objects: between "bytes arrived" and "success may be answered".
 
-fsync(file) → fsync(folder) → COMMIT → return. Nothing may be acknowledged that did not come back
-from here, and nothing else may be acknowledged. The same bytes again are a no-op; other bytes
-under a UID that is taken are kept beside the first, flagged, and hold the jobs that use the first.
-What cannot be understood is kept in quarantine, with the reason.
+Name durable → fdatasync(bytes, receipt) → return; then fsync(folder) → COMMIT of the row, within a
+moment. Nothing may be acknowledged that did not come back from here, and nothing else may be
+acknowledged. What is durable and has no row yet is part of every look all the same: the database
+writes it down before it reads (`Database.write_soon`), and a start makes the rows that a dead node
+could not (`Intake.take_over`). While the database refuses, nothing new is taken.
+
+The same bytes again are a no-op; other bytes under a UID that is taken are kept beside the first,
+flagged, and hold the jobs that use the first. What cannot be understood is kept in quarantine,
+with the reason.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from sqlalchemy import Connection, bindparam, select, update
 
 from node.domain import Accepted, Clock, Header, Kept, Source, Uid
-from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
+from node.errors import CannotUnderstand, InstanceMismatch, LedgerError, OutOfResources
 from node.lifecycle import SeriesState
+from node.log import event
 from node.store import schema
 from node.store.arrivals import insert_instance, insert_quarantined
+from node.store.audit import ASSOCIATION_ENDED
 from node.store.base import RESENT, record_event
 from node.store.dialect import Prepared
 from node.store.files import BlobFiles, Published
 from node.store.header import keyword_tags, parse_header, parse_stream
 from node.store.part10 import Buffer, Encoded, split
-from node.store.spool import Buffers, Spool
-from node.store.writer import Access, CommitUncertain
+from node.store.spool import Heads, Spool
+from node.store.writer import CommitUncertain, Database
+
+_log = logging.getLogger(__name__)
 
 _I: Final = schema.instance.c
-_DURABLE: Final = Prepared(
+_CONTENTS: Final = Prepared(
     lambda _: (
-        select(_I.id)
+        select(_I.sha256, schema.blob.c.purged_at.is_(None))
         .join(schema.blob, schema.blob.c.sha256 == _I.sha256)
-        .where(
-            _I.sop_instance_uid == bindparam("uid"),
-            _I.sha256 == bindparam("sha256"),
-            schema.blob.c.purged_at.is_(None),
-        )
+        .where(_I.sop_instance_uid == bindparam("uid"))
     )
 )
 
@@ -48,13 +57,11 @@ class Arrival:
         intake: "Intake",
         spool: Spool,
         requested: tuple[str, str],
-        transfer_syntax_uid: str,
         source: Source,
     ) -> None:
         self._intake = intake
         self._spool = spool
         self._requested = requested
-        self._transfer_syntax_uid = transfer_syntax_uid
         self._source = source
         self._trouble: OutOfResources | None = None
 
@@ -81,9 +88,7 @@ class Arrival:
         try:
             if self._trouble is not None:
                 raise self._trouble
-            return self._intake.keep_arrived(
-                self._spool, self._requested, self._transfer_syntax_uid, self._source
-            )
+            return self._intake.keep_arrived(self._spool, self._requested, self._source)
         finally:
             self._spool.close()
 
@@ -107,7 +112,7 @@ class Intake:
 
     def __init__(
         self,
-        database: Access,
+        database: Database,
         files: BlobFiles,
         clock: Clock,
         *,
@@ -120,9 +125,13 @@ class Intake:
         self._files = files
         self._clock = clock
         self._extra = tuple(extra_keywords)
-        self._buffers = Buffers()
+        self._heads = Heads()
+        self._pending: dict[str, Counter[str]] = {}
+        """SOP Instance UID -> contents that are durable and on their way to a row."""
+        self._pending_lock = threading.Lock()
         self._max_object_bytes = max_object_bytes
         self._on_change = on_change
+        self._standing("", "")  # opens the connection that it keeps, while there are descriptors
 
     def receive(
         self,
@@ -135,13 +144,14 @@ class Intake:
         """Begin to take in the object that a C-STORE request names, as its bytes arrive."""
         spool = Spool(
             self._files,
-            self._buffers,
+            self._heads,
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
+            source=source,
         )
         requested = (sop_class_uid, sop_instance_uid)
-        return Arrival(self, spool, requested, transfer_syntax_uid, source)
+        return Arrival(self, spool, requested, source)
 
     def accept(
         self,
@@ -181,11 +191,24 @@ class Intake:
                 f"the file has {size} bytes, the limit is {self._max_object_bytes}",
                 hint="it is left where it is; raise the limit if it is a real object",
             )
-        data = self._files.read(path)
-        with self._quarantining(data, "", source):
-            content = split(data)
-        header = self._understand(content, source)
-        return self._keep(header, content.sha256(), source, self._in_memory(header, content))
+        content = Encoded(transfer_syntax_uid="", data=self._files.read(path))
+        try:
+            content = split(content.data)
+            header = parse_header(content.data, content.transfer_syntax_uid, self._extra)
+        except CannotUnderstand as error:
+            data = content.data
+            self._quarantine(content.sha256(), (data,), len(data), source, error)
+        sha256 = content.sha256()
+        kept, durable = self._standing(header.sop_instance_uid, sha256)
+        if not durable:
+            published = self._files.publish(
+                content,
+                sha256=sha256,
+                sop_class_uid=header.sop_class_uid,
+                sop_instance_uid=header.sop_instance_uid,
+            )
+            kept = self._store(header, published, source, self._clock.now())
+        return _accepted(kept, sha256, header)
 
     def association_opened(self, source: Source) -> None:
         """Record that an association can deliver from now on.
@@ -240,6 +263,12 @@ class Intake:
 
         def end_it(connection: Connection) -> None:
             connection.execute(statement)
+            if received or refused:
+                record_event(
+                    connection, now, ASSOCIATION_ENDED, kind="association",
+                    subject=association_id, correlation=association_id, end=end,
+                    received=received, refused=refused,
+                )  # fmt: skip
             s = schema.series.c
             waiting = select(s.series_instance_uid).where(
                 s.series_instance_uid.in_(sorted(repeated)),
@@ -251,90 +280,159 @@ class Intake:
                     correlation=association_id,
                 )  # fmt: skip
 
+        self._database.settle()  # how it ended is evidence about what it brought: never before that
         self._database.write(end_it)
         self._on_change()
 
-    def keep_arrived(
-        self, spool: Spool, requested: tuple[str, str], transfer_syntax_uid: str, source: Source
-    ) -> Accepted:
+    def keep_arrived(self, spool: Spool, requested: tuple[str, str], source: Source) -> Accepted:
         """Make durable what arrived; see `Arrival.accept`."""
-        if spool.in_memory:
-            with spool.content() as data:
-                content = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=data)
-                header = self._understand(content, source)
-                self._require_requested(header, requested, source)
-                return self._keep(header, spool.sha256(), source, self._in_memory(header, content))
-        with (
-            spool.content() as data,
-            self._quarantining(data, transfer_syntax_uid, source),
-            spool.stream() as stream,
-        ):
-            header = parse_stream(stream, spool.size, transfer_syntax_uid, self._extra)
-        self._require_requested(header, requested, source)
-        return self._keep(header, spool.sha256(), source, lambda _sha256: spool.publish())
-
-    def _understand(self, content: Encoded, source: Source) -> Header:
-        with self._quarantining(content.data, content.transfer_syntax_uid, source):
-            return parse_header(content.data, content.transfer_syntax_uid, self._extra)
-
-    def _require_requested(
-        self, header: Header, requested: tuple[str, str], source: Source
-    ) -> None:
+        try:
+            header = spool.header(self._extra)
+        except CannotUnderstand as error:
+            self._quarantine(spool.sha256(), spool.pieces(), spool.size, source, error)
         if (header.sop_class_uid, header.sop_instance_uid) != requested:
             self._refuse(header, requested[0], source)
+        sha256 = spool.sha256()
+        kept, durable = self._standing(header.sop_instance_uid, sha256)
+        if not durable:
+            now = self._clock.now()
+            self._store_soon(header, spool.publish(now), source, now)
+        return _accepted(kept, sha256, header)
 
-    def _in_memory(self, header: Header, content: Encoded) -> Callable[[str], Published]:
-        """Return what writes and syncs a data set that is held in memory."""
+    # -- after a crash ---------------------------------------------------------------------------
 
-        def publish(sha256: str) -> Published:
-            return self._files.publish(
-                content,
-                sha256=sha256,
-                sop_class_uid=header.sop_class_uid,
-                sop_instance_uid=header.sop_instance_uid,
-            )
+    def take_over(self) -> int:
+        """Give what a dead node received its row, and remove what it did not finish.
 
-        return publish
+        Only by the node that owns the data folder, before it receives anything.
 
-    def _keep(
-        self, header: Header, sha256: str, source: Source, publish: Callable[[str], Published]
-    ) -> Accepted:
-        kept = Kept.DUPLICATE
-        if not self._is_durable(header.sop_instance_uid, sha256):
-            kept = self._store(header, publish(sha256), source)
-        if kept is not Kept.DUPLICATE:
-            self._on_change()
-        return Accepted(
-            kept=kept,
-            sha256=sha256,
-            sop_instance_uid=header.sop_instance_uid,
-            series_instance_uid=header.series_instance_uid,
-        )
+        Returns
+        -------
+        int
+            Objects that got a row.
 
-    def _is_durable(self, sop_instance_uid: str, sha256: str) -> bool:
-        """Return whether these bytes have a committed row: the only thing that proves it."""
-        values = {"uid": sop_instance_uid, "sha256": sha256}
-        return self._database.read(lambda c: _DURABLE.first(c, values)) is not None
+        Raises
+        ------
+        OutOfResources, LedgerError
+            Stopped in the middle; the next start goes on.
+        """
+        return sum(self._take_over(path) for path in self._files.arrivals())
 
-    def _store(self, header: Header, published: Published, source: Source) -> Kept:
-        now = self._clock.now()
-        used = False
+    def _take_over(self, path: Path) -> bool:
+        """Return whether an object got its row: one that has it, or is not whole, gets none."""
+        whole = self._files.whole_arrival(path)
+        if whole is None:
+            self._files.forget_arrival(path)  # it was never answered
+            return False
+        receipt, transfer_syntax_uid, begin = whole
+        name = str(path.relative_to(self._files.data_dir))
+        try:
+            with path.open("rb") as file:
+                file.seek(begin)
+                header = parse_stream(file, receipt.size, transfer_syntax_uid, self._extra)
+        except CannotUnderstand:  # by an earlier release it could be
+            self._files.set_aside(name)
+            return False
+        published = self._files.adopt(path, receipt, transfer_syntax_uid)
+        try:
+            kept = self._store(header, published, receipt.source, receipt.received_at)
+        except CommitUncertain:
+            raise
+        except LedgerError as error:
+            self._tell_refused(header, receipt.source, str(error))  # fails too where all is refused
+            self._files.set_aside(name)
+            return False
+        self._files.forget_arrival(path)
+        return kept is not Kept.DUPLICATE
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _standing(self, sop_instance_uid: str, sha256: str) -> tuple[Kept, bool]:
+        """Return what a content is to those under its UID, and whether it is durable already.
+
+        They are rows, and what is durable and waits for its row; nothing else proves anything.
+        """
+        with self._pending_lock:
+            pending = set(self._pending.get(sop_instance_uid, ()))
+        values = {"uid": sop_instance_uid}
+        rows = {
+            str(content): bool(kept)
+            for content, kept in self._database.glance(lambda c: _CONTENTS.all(c, values))
+        }
+        if sha256 in pending or sha256 in rows:
+            return Kept.DUPLICATE, sha256 in pending or rows[sha256]
+        return (Kept.CONFLICT if pending or rows else Kept.STORED), False
+
+    def _store(
+        self, header: Header, published: Published, source: Source, received_at: datetime
+    ) -> Kept:
+        """Give a file its row, and return when that is committed."""
         try:
             kept, used = self._database.write(
-                lambda c: insert_instance(c, now, header, published, source),
+                lambda c: insert_instance(c, received_at, header, published, source),
                 sync=(published.path.parent,),
             )
-        except CommitUncertain:
-            used = True  # the row may appear after a restart; the next sweep decides
+        except CommitUncertain:  # the row may appear after a restart; the next start decides
             raise
-        finally:
-            if not used:
-                self._files.discard(published)
+        except BaseException:
+            self._files.discard(published)
+            raise
+        self._settled(published, used=used, news=kept is not Kept.DUPLICATE)
         return kept
 
-    def _refuse(self, header: Header, sop_class_uid: str, source: Source) -> None:
+    def _store_soon(
+        self, header: Header, published: Published, source: Source, received_at: datetime
+    ) -> None:
+        """Let a file that is durable have its row soon."""
+        uid, sha256 = header.sop_instance_uid, published.sha256
+
+        def committed(done: Future[tuple[Kept, bool]]) -> None:
+            self._note_pending(uid, sha256, -1)
+            error = done.exception()
+            if error is None:
+                kept, used = done.result()
+                self._settled(published, used=used, news=kept is not Kept.DUPLICATE)
+            else:  # a mistake of ours: the file stays, and the next start tries again
+                event(_log, "arrival_has_no_row", level=logging.ERROR, error=error,
+                      assoc=source.association_id, sop=uid)  # fmt: skip
+
+        try:
+            self._database.write_soon(
+                lambda c: insert_instance(c, received_at, header, published, source),
+                sync=(published.path.parent,),
+                then=committed,
+            )
+        except BaseException:
+            self._files.discard(published)
+            raise
+        self._note_pending(uid, sha256, +1)  # not before: until then it could have been refused
+
+    def _note_pending(self, sop_instance_uid: str, sha256: str, change: int) -> None:
+        with self._pending_lock:
+            contents = self._pending.setdefault(sop_instance_uid, Counter())
+            contents[sha256] += change
+            if not contents[sha256]:
+                del contents[sha256]
+            if not contents:
+                del self._pending[sop_instance_uid]
+
+    def _settled(self, published: Published, *, used: bool, news: bool) -> None:
+        """Tidy up behind a commit, and wake who waits for it."""
+        if used:
+            self._files.forget_arrival(published.arrival)
+        else:
+            self._files.discard(published)
+        if news:
+            self._on_change()
+
+    def _refuse(self, header: Header, sop_class_uid: str, source: Source) -> NoReturn:
         """Record and raise a mismatch between request and data set."""
         what = "SOP class" if header.sop_class_uid != sop_class_uid else "SOP Instance UID"
+        reason = f"the data set has another {what} than the request"
+        self._tell_refused(header, source, reason)
+        raise InstanceMismatch(reason)
+
+    def _tell_refused(self, header: Header, source: Source, reason: str) -> None:
         now = self._clock.now()
         self._database.write(
             lambda c: record_event(
@@ -344,27 +442,35 @@ class Intake:
                 kind="instance",
                 subject=header.sop_instance_uid,
                 correlation=source.association_id,
-                reason=f"the data set has another {what} than the request",
+                reason=reason,
             )
         )
-        raise InstanceMismatch(f"the data set has another {what} than the request")
 
-    @contextmanager
-    def _quarantining(
-        self, data: Buffer, transfer_syntax_uid: str, source: Source
-    ) -> Iterator[None]:
-        """Keep bytes that could not be understood, then let the error go on with their name."""
-        try:
-            yield
-        except CannotUnderstand as error:
-            sha256 = Encoded(transfer_syntax_uid=transfer_syntax_uid, data=data).sha256()
-            name = self._files.keep_in_quarantine(sha256, data)
-            now = self._clock.now()
-            reason = str(error)
-            self._database.write(
-                lambda c: insert_quarantined(
-                    c, now, source, sha256=sha256, path=name, size=len(data), reason=reason
-                )
+    def _quarantine(
+        self,
+        sha256: str,
+        pieces: Iterable[Buffer],
+        size: int,
+        source: Source,
+        error: CannotUnderstand,
+    ) -> NoReturn:
+        """Keep bytes that could not be understood, and raise the error with their name."""
+        name = self._files.keep_in_quarantine(sha256, pieces, size)
+        now = self._clock.now()
+        reason = str(error)
+        self._database.write(
+            lambda c: insert_quarantined(
+                c, now, source, sha256=sha256, path=name, size=size, reason=reason
             )
-            kept = f"kept in quarantine as {name}" if name else "not kept: the quarantine is full"
-            raise CannotUnderstand(reason, hint=f"{kept}; look at the sender's export") from error
+        )
+        kept = f"kept in quarantine as {name}" if name else "not kept: the quarantine is full"
+        raise CannotUnderstand(reason, hint=f"{kept}; look at the sender's export") from error
+
+
+def _accepted(kept: Kept, sha256: str, header: Header) -> Accepted:
+    return Accepted(
+        kept=kept,
+        sha256=sha256,
+        sop_instance_uid=header.sop_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+    )

@@ -5,10 +5,14 @@ queue, results, deliveries, and listings for people. All of it is thread-safe; a
 when it returns, and raises `node.errors.LedgerError` when the database refuses.
 """
 
+from contextlib import AbstractContextManager
+
 from sqlalchemy import Connection, select, update
 
 from node.lifecycle import DeliveryEvent, DeliveryState, JobEvent, JobState
 from node.store import schema
+from node.store.acceptance import AcceptanceLedger
+from node.store.audit import AuditLedger
 from node.store.base import step_delivery
 from node.store.commitments import CommitmentLedger
 from node.store.decisions import DecisionLedger
@@ -35,6 +39,8 @@ class Ledger(
     DeliveryLedger,
     CommitmentLedger,
     RetentionLedger,
+    AuditLedger,
+    AcceptanceLedger,
     Listing,
     StatisticsLedger,
     Worklist,
@@ -83,6 +89,10 @@ class Ledger(
             )
 
         return self._database.write(run)
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Let the looks of this thread miss what was received within the last tenth of a second."""
+        return self._database.unhurried()
 
     def close(self) -> None:
         """Let go of the database; for a ledger that only reads. A `Store` closes its own."""

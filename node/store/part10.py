@@ -9,11 +9,13 @@ wrong group length, which real files have, must not move the start of the data s
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from node.errors import CannotUnderstand
+from node.store.receipt import CREATOR_UID, Receipt, read_receipt
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes in memory; a data set is never copied to be stored."""
@@ -26,6 +28,12 @@ IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1.99"
 EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+
+_TRANSFER_SYNTAX_UID: Final = 0x0010
+_CREATOR_UID: Final = 0x0100
+_PRIVATE_INFORMATION: Final = 0x0102
+"""Elements of group 0002 (PS3.10 table 7.1-1)."""
+_READ: Final = frozenset((_TRANSFER_SYNTAX_UID, _CREATOR_UID, _PRIVATE_INFORMATION))
 
 _LONG_VRS: Final = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UN", b"UC", b"UR",
                               b"UT", b"SV", b"UV"))  # fmt: skip
@@ -46,18 +54,35 @@ class Encoded:
         return digest.hexdigest()
 
 
-def prefix(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Return preamble, ``DICM`` and file meta information for a data set."""
-    group = b"".join(
-        (
-            _element(0x0001, b"OB", b"\x00\x01"),
-            _element(0x0002, b"UI", _uid(sop_class_uid)),
-            _element(0x0003, b"UI", _uid(sop_instance_uid)),
-            _element(0x0010, b"UI", _uid(transfer_syntax_uid)),
-            _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID)),
-            _element(0x0013, b"SH", _text(IMPLEMENTATION_VERSION_NAME)),
-        )
-    )
+def prefix(
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    receipt: bytes = b"",
+) -> bytes:
+    """Return preamble, ``DICM`` and file meta information for a data set.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
+    receipt : bytes
+        Of the arrival (`node.store.receipt`), for a file that was received.
+    """
+    elements = [
+        _element(0x0001, b"OB", b"\x00\x01"),
+        _element(0x0002, b"UI", _uid(sop_class_uid)),
+        _element(0x0003, b"UI", _uid(sop_instance_uid)),
+        _element(_TRANSFER_SYNTAX_UID, b"UI", _uid(transfer_syntax_uid)),
+        _element(0x0012, b"UI", _uid(IMPLEMENTATION_CLASS_UID)),
+        _element(0x0013, b"SH", _text(IMPLEMENTATION_VERSION_NAME)),
+    ]
+    if receipt:
+        elements += [
+            _element(_CREATOR_UID, b"UI", _uid(CREATOR_UID)),
+            _element(_PRIVATE_INFORMATION, b"OB", receipt),
+        ]
+    group = b"".join(elements)
     length = _element(0x0000, b"UL", struct.pack("<L", len(group)))
     return bytes(128) + b"DICM" + length + group
 
@@ -71,12 +96,37 @@ def split(data: Buffer) -> Encoded:
         If this is no DICOM file.
     """
     view = memoryview(data)
-    start = 132 if bytes(view[128:132]) == b"DICM" else 0
-    transfer_syntax_uid, position = _read_meta(view, start)
+    elements, position = _read_meta(view)
+    transfer_syntax_uid = _text_of(elements, _TRANSFER_SYNTAX_UID)
     body = view[position:]
     if not transfer_syntax_uid:
         transfer_syntax_uid = _guess(body)
     return Encoded(transfer_syntax_uid=transfer_syntax_uid, data=body)
+
+
+def received(head: Buffer) -> tuple[Receipt, str, int] | None:
+    """Return what a file that was received says of itself.
+
+    Parameters
+    ----------
+    head : bytes-like
+        Beginning of the file, with all of its meta information.
+
+    Returns
+    -------
+    (receipt, transfer syntax UID, position of the data set) or None
+        None for a file without a whole receipt.
+    """
+    try:
+        elements, position = _read_meta(memoryview(head))
+    except CannotUnderstand:
+        return None
+    if _text_of(elements, _CREATOR_UID) != CREATOR_UID:
+        return None
+    receipt = read_receipt(elements.get(_PRIVATE_INFORMATION, b""))
+    return (
+        None if receipt is None else (receipt, _text_of(elements, _TRANSFER_SYNTAX_UID), position)
+    )
 
 
 def sha256_of_file(path: Path) -> str:
@@ -92,9 +142,10 @@ def sha256_of_file(path: Path) -> str:
     return split(path.read_bytes()).sha256()
 
 
-def _read_meta(view: memoryview, position: int) -> tuple[str, int]:
-    """Return the transfer syntax (empty if absent) and the position behind group 0002."""
-    transfer_syntax_uid = ""
+def _read_meta(view: memoryview) -> tuple[dict[int, bytes], int]:
+    """Return what we read of group 0002, by element, and the position behind the group."""
+    position = 132 if bytes(view[128:132]) == b"DICM" else 0
+    elements: dict[int, bytes] = {}
     while position + 8 <= len(view):
         group, element, vr, length = struct.unpack_from("<HH2sH", view, position)
         if group != 2:  # noqa: PLR2004 - the file meta information group
@@ -107,11 +158,14 @@ def _read_meta(view: memoryview, position: int) -> tuple[str, int]:
             position += 4
         if position + length > len(view):
             raise CannotUnderstand("the file ends inside its meta information")
-        if element == 0x0010:  # noqa: PLR2004 - Transfer Syntax UID (0002,0010)
-            raw = bytes(view[position : position + length])
-            transfer_syntax_uid = raw.rstrip(b"\0 ").decode("ascii", "replace")
+        if element in _READ:
+            elements[element] = bytes(view[position : position + length])
         position += length
-    return transfer_syntax_uid, position
+    return elements, position
+
+
+def _text_of(elements: Mapping[int, bytes], number: int) -> str:
+    return elements.get(number, b"").rstrip(b"\0 ").decode("ascii", "replace")
 
 
 def _guess(body: memoryview) -> str:

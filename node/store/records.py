@@ -215,6 +215,8 @@ class Recovered:
     """Their attempts were spent: the node itself may have died of them."""
     deliveries_pending: int = 0
     associations_lost: int = 0
+    taken_over: int = 0
+    """Objects that were answered and had no row yet."""
     orphans: int = 0
     """Files without a row, set aside."""
     missing: tuple[str, ...] = ()

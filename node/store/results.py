@@ -1,6 +1,6 @@
 """Finishing a job: files first, then state, results and deliveries in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +29,7 @@ class Finish:
     figures: Json
     report: str
     hold: tuple[str, str] | None
+    held: Mapping[str, tuple[str, str]]
     destinations: tuple[str, ...] | None
 
 
@@ -45,6 +46,7 @@ class ResultLedger(LedgerPart):
         figures: Json,
         report: str = "",
         hold: tuple[str, str] | None = None,
+        held: Mapping[str, tuple[str, str]] | None = None,
         destinations: Sequence[str] | None = None,
     ) -> bool:
         """Publish results and record the end of a job, all of it or nothing.
@@ -58,6 +60,8 @@ class ResultLedger(LedgerPart):
             Copied; the work folder remains the caller's.
         hold : (reason, hint), optional
             Results are kept and their deliveries HELD until a person releases them.
+        held : mapping, optional
+            The same for single destinations: destination -> (reason, hint).
         destinations : sequence of str, optional
             Instead of the job's own.
 
@@ -83,6 +87,7 @@ class ResultLedger(LedgerPart):
             figures=figures,
             report=report,
             hold=hold,
+            held=held or {},
             destinations=None if destinations is None else tuple(destinations),
         )
         now = self._clock.now()
@@ -145,7 +150,8 @@ def _record(
         if stored:
             used.add(file.name)
         for destination in destinations:
-            _queue(connection, now, job_id, result_id, destination, result, finish.hold)
+            hold = finish.hold or finish.held.get(destination)
+            _queue(connection, now, job_id, result_id, destination, result, hold)
     end_attempt(connection, now, row, JobEvent.FINISHED, "")
     step_job(
         connection,
@@ -262,3 +268,10 @@ def revive_blob(connection: Connection, now: datetime, file: Published) -> bool:
         .returning(b.sha256)
     ).first()
     return revived is not None
+
+
+def has_file(connection: Connection, file: Published) -> bool:
+    """Return whether a content's row names this very file: a commit whose answer got lost."""
+    b = schema.blob.c
+    query = select(b.sha256).where(b.sha256 == file.sha256, b.path == file.name)
+    return connection.execute(query).first() is not None

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -319,3 +320,46 @@ quarantine: Final = Table(
     Column("at", UtcDateTime, nullable=False),
 )
 """Bytes that we could not understand; `path` is empty where the quarantine was full."""
+
+audit_export: Final = Table(
+    "audit_export",
+    metadata,
+    Column("receiver", Text, primary_key=True),
+    Column("event_id", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+"""The last event that a receiver of the audit trail has; what is younger still waits for it."""
+
+acceptance: Final = Table(
+    "acceptance",
+    metadata,
+    _id(),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("sha256", Text, ForeignKey("blob.sha256"), nullable=False),
+    Column("job_id", BigInteger, ForeignKey("job.id"), nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("sha256", "job_id"),
+)
+"""An approved structure set (`sha256`) that was held against the draft of a job, once; `reason`
+says why there is nothing to compare, empty where there are scores."""
+
+acceptance_score: Final = Table(
+    "acceptance_score",
+    metadata,
+    Column("acceptance_id", BigInteger, ForeignKey("acceptance.id"), primary_key=True),
+    Column("organ", Text, primary_key=True),
+    Column("theirs", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("dice", Float, nullable=False),
+    Column("surface_dice", Float, nullable=False),
+    Column("hd95_mm", Float, nullable=False),
+    Column("added_path_mm", Float, nullable=False),
+    Column("volume_ml", Float, nullable=False),
+    Column("volume_theirs_ml", Float, nullable=False),
+    Column("unchanged", Boolean, nullable=False),
+    Index("ix_acceptance_score_model_version_organ", "model", "version", "organ"),
+)
+"""How one structure of the draft agrees with the approved one; `organ` is our name, `theirs` the
+name in the approved set."""

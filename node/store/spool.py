@@ -1,38 +1,41 @@
-"""The bytes of one data set while they arrive: hashed at once, in memory or in a file.
+"""The bytes of one data set while they arrive: hashed at once, on their way to the disk at once.
 
-A slice fits into memory and is written when it is whole, under its final name. What grows beyond
-that goes into a file of the blob folder as it comes, so that an object of gigabytes takes no more
-memory than a slice. Buffers are lent by a pool: fresh memory costs more than the copy into it.
+Each arrival has a file of its own whose name is durable before its first byte, so that one flush
+makes all of it durable. Only the beginning, which holds what is read of it, is kept in memory: an
+object of gigabytes takes no more than a slice.
 """
 
 import hashlib
-import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import BinaryIO, Final
 
+from node.domain import Header, Source
 from node.store.files import BlobFiles, Part, Published
-from node.store.part10 import Buffer
+from node.store.header import HEAD, parse_head, parse_stream
+from node.store.part10 import prefix
+from node.store.receipt import Receipt
 
-IN_MEMORY: Final = 1 << 20
-"""Longest data set that is held in memory, in bytes: a CT slice has half of it."""
 _POOLED: Final = 64
 """Buffers that are kept for the next object."""
+_PIECE: Final = 64 * 1024
+"""Bytes that are read at once."""
 
 
-class Buffers:
-    """Memory that is used again; shared between threads."""
+class Heads:
+    """Memory for the beginnings of data sets that is used again; shared between threads."""
 
     def __init__(self) -> None:
         self._free: list[bytearray] = []
 
     def lend(self) -> bytearray:
-        """Return a buffer of `IN_MEMORY` bytes with anything in it."""
+        """Return a buffer of `HEAD` bytes with anything in it."""
         try:
             return self._free.pop()
         except IndexError:
-            return bytearray(IN_MEMORY)
+            return bytearray(HEAD)
 
     def give_back(self, buffer: bytearray) -> None:
         """Take a buffer that nobody looks into any more."""
@@ -46,35 +49,34 @@ class Spool:
     Parameters
     ----------
     files : BlobFiles
-    buffers : Buffers
+    heads : Heads
     sop_class_uid, sop_instance_uid, transfer_syntax_uid : str
         For the meta information of the file.
+    source : Source
+        For its receipt.
     """
 
     def __init__(
         self,
         files: BlobFiles,
-        buffers: Buffers,
+        heads: Heads,
         *,
         sop_class_uid: str,
         sop_instance_uid: str,
         transfer_syntax_uid: str,
+        source: Source,
     ) -> None:
         self._files = files
-        self._buffers = buffers
+        self._heads = heads
         self._sop_class_uid = sop_class_uid
         self._sop_instance_uid = sop_instance_uid
         self._transfer_syntax_uid = transfer_syntax_uid
+        self._source = source
         self._digest = hashlib.sha256(transfer_syntax_uid.encode("ascii", "replace"))
-        self._buffer: bytearray | None = buffers.lend()
+        self._head: bytearray | None = heads.lend()
         self._part: Part | None = None
         self.size = 0
         """Bytes so far."""
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether the bytes are held in memory."""
-        return self._part is None
 
     def write(self, data: memoryview) -> None:
         """Take the next bytes.
@@ -84,54 +86,56 @@ class Spool:
         OutOfResources
             The file could not be written; nothing remains of it.
         """
+        if self._part is None:
+            self._part = self._files.begin(len(self._prefix(Receipt.blank(self._source))))
+        self._files.extend(self._part, data)
         self._digest.update(data)
         begin, self.size = self.size, self.size + len(data)
-        if self._part is None and self._buffer is not None and self.size <= IN_MEMORY:
-            self._buffer[begin : self.size] = data
-            return
-        if self._part is None:
-            self._spill(begin)
-        if self._part is not None:
-            self._files.extend(self._part, data)
+        if self._head is not None and begin < HEAD:
+            end = min(self.size, HEAD)
+            self._head[begin:end] = data[: end - begin]
 
     def sha256(self) -> str:
         """Return the content identity of what was written."""
         return self._digest.hexdigest()
 
-    @contextmanager
-    def content(self) -> Iterator[Buffer]:
-        """Lend the whole data set, from memory or mapped; not to be used afterwards."""
+    def header(self, extra_keywords: Collection[str]) -> Header:
+        """Return the header of what was written; raises as `header.parse_header`."""
+        syntax = self._transfer_syntax_uid
+        with memoryview(self._head or b"")[: self.size] as head:
+            found = parse_head(head, self.size, syntax, extra_keywords)
+        if found is not None:
+            return found
+        with self._stream() as stream:
+            return parse_stream(stream, self.size, syntax, extra_keywords)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the data set from its beginning."""
         if self._part is None:
-            with memoryview(self._buffer or b"")[: self.size] as view:
-                yield view
             return
-        # unmapped with its last view: an error's traceback may hold one for a while
-        mapped = mmap.mmap(self._part.descriptor, 0, access=mmap.ACCESS_READ)
-        with memoryview(mapped)[self._part.prefix :] as view:
-            yield view
+        with self._stream() as stream:
+            while piece := stream.read(_PIECE):
+                yield piece
 
-    @contextmanager
-    def stream(self) -> Iterator[BinaryIO]:
-        """Lend the file, positioned at the data set; only where it is not held in memory."""
-        if self._part is None:
-            raise RuntimeError("the data set is in memory")
-        with os.fdopen(os.dup(self._part.descriptor), "rb") as file:
-            file.seek(self._part.prefix)
-            yield file
-
-    def publish(self) -> Published:
-        """Sync the file of a data set that is not in memory; see `BlobFiles.finish`.
+    def publish(self, received_at: datetime) -> Published:
+        """Sync the file with its receipt: from here on the object is durable.
 
         Raises
         ------
         OutOfResources
             Nothing remains.
         """
-        if self._part is None:
-            raise RuntimeError("the data set is in memory")
         part, self._part = self._part, None
+        if part is None:
+            raise RuntimeError("there is nothing to publish")
+        receipt = Receipt(
+            source=self._source, received_at=received_at, sha256=self.sha256(), size=self.size
+        )
         return self._files.finish(
-            part, sha256=self.sha256(), transfer_syntax_uid=self._transfer_syntax_uid
+            part,
+            self._prefix(receipt),
+            sha256=receipt.sha256,
+            transfer_syntax_uid=self._transfer_syntax_uid,
         )
 
     def close(self) -> None:
@@ -139,19 +143,23 @@ class Spool:
         if self._part is not None:
             self._files.drop(self._part)
             self._part = None
-        if self._buffer is not None:
-            self._buffers.give_back(self._buffer)
-            self._buffer = None
+        if self._head is not None:
+            self._heads.give_back(self._head)
+            self._head = None
 
-    def _spill(self, size: int) -> None:
-        """Move what is in memory into a file."""
-        self._part = self._files.begin(
+    @contextmanager
+    def _stream(self) -> Iterator[BinaryIO]:
+        """Lend the file, positioned at the data set."""
+        if self._part is None:
+            raise RuntimeError("nothing was written")
+        with os.fdopen(os.dup(self._part.descriptor), "rb") as file:
+            file.seek(self._part.prefix)
+            yield file
+
+    def _prefix(self, receipt: Receipt) -> bytes:
+        return prefix(
             sop_class_uid=self._sop_class_uid,
             sop_instance_uid=self._sop_instance_uid,
             transfer_syntax_uid=self._transfer_syntax_uid,
+            receipt=receipt.encode(),
         )
-        if self._buffer is not None:
-            with memoryview(self._buffer)[:size] as view:
-                self._files.extend(self._part, view)
-            self._buffers.give_back(self._buffer)
-            self._buffer = None

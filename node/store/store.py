@@ -19,7 +19,7 @@ from node.store.files import BlobFiles, FileOps, Limits
 from node.store.intake import Intake
 from node.store.ledger import Ledger
 from node.store.lock import FolderLock
-from node.store.migrate import migrate
+from node.store.migrate import migrate, schema_version
 from node.store.records import Recovered
 from node.store.writer import Database, ReadOnlyDatabase
 
@@ -81,6 +81,7 @@ class Store:
     def close(self) -> None:
         """Finish the writes that wait, close the database and give the data folder back."""
         _close(self._database, self._lock)
+        self.files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -149,25 +150,27 @@ def open_store(
             sync_directory=files.sync_directory,
             busy_timeout_s=options.busy_timeout_s,
         )
-        _open_database(database)
+        _open_database(database, None if rebuilding else files)
         lock.running()
         opened = True
         ledger = Ledger(database, files, clock, on_change)
         recovered = ledger.recover_at_start()
         orphans, missing = ledger.sweep()
+        intake = Intake(
+            database,
+            files,
+            clock,
+            extra_keywords=extra_keywords,
+            max_object_bytes=options.max_object_bytes,
+            on_change=on_change,
+        )
+        taken_over = intake.take_over()
         return Store(
             database=database,
             files=files,
             ledger=ledger,
-            intake=Intake(
-                database,
-                files,
-                clock,
-                extra_keywords=extra_keywords,
-                max_object_bytes=options.max_object_bytes,
-                on_change=on_change,
-            ),
-            recovered=replace(recovered, orphans=orphans, missing=missing),
+            intake=intake,
+            recovered=replace(recovered, taken_over=taken_over, orphans=orphans, missing=missing),
             lock=lock,
         )
     except BaseException:
@@ -248,8 +251,11 @@ def _default_database(data_dir: Path) -> Path:
 
 def _refuse_lost_database(data_dir: Path, files: BlobFiles, options: StoreOptions) -> None:
     """Refuse to begin anew beside objects that an older database knew: never silently empty."""
-    if options.database_url is not None or _default_database(data_dir).exists():
-        return
+    if options.database_url is None and not _default_database(data_dir).exists():
+        _refuse_objects(files)
+
+
+def _refuse_objects(files: BlobFiles) -> None:
     if any(names for _, names in files.names()):
         raise LedgerError(
             "the data folder holds objects, but its database is gone",
@@ -268,7 +274,8 @@ def _refuse_lost_log(data_dir: Path, options: StoreOptions, *, died: bool) -> No
         )
 
 
-def _open_database(database: Database) -> None:
+def _open_database(database: Database, files: BlobFiles | None) -> None:
+    """Check a database and bring it to our schema; `files` are those that it must know."""
     try:
         database.write(check_integrity)
     except LedgerError as error:
@@ -277,4 +284,6 @@ def _open_database(database: Database) -> None:
         raise LedgerError(
             str(error), hint="keep the files; `rtnode restore` the newest backup; start again"
         ) from error
+    if files is not None and not database.write(schema_version):
+        _refuse_objects(files)  # there, but empty: a server's that was made anew, a cut file
     database.write(migrate)

@@ -110,16 +110,19 @@ class Verification(LedgerPart):
         names = {f"{bucket}/{name}" for name in self._files.names_in(bucket)}
         known = self._database.read(partial(_names_in, bucket=bucket))
         kept = self._database.read(partial(_kept_in, bucket=bucket))
-        for name in sorted(names - known):
+        strays = names - known
+        arrivals = {name for name in strays if self._files.is_arrival(name)}
+        for name in sorted(strays - arrivals):
             self._files.set_aside(name)
-        for name in sorted(names & known - kept):
-            self._files.remove(name)
-        return len(names - known), sorted(kept - names)
+        for name in sorted(arrivals | (names & known - kept)):
+            self._files.remove(name)  # the intake takes an arrival over by its first name
+        return len(strays - arrivals), sorted(kept - names)
 
     def _stray(self, grace_s: float) -> list[str]:
         """Return the files without a row, after those that are being written had time to get one.
 
-        A node writes the file first and commits its row then, so a look may fall between.
+        A node writes the file first and commits its row then, so a look may fall between. What is
+        durable under its first name waits for its row, however long, and is no problem.
         """
         deadline = time.monotonic() + grace_s
         stray = list(self._without_row())
@@ -132,7 +135,9 @@ class Verification(LedgerPart):
     def _without_row(self) -> Iterator[str]:
         for bucket, names in self._files.names():
             known = self._database.read(partial(_names_in, bucket=bucket))
-            yield from (f"{bucket}/{n}" for n in names if f"{bucket}/{n}" not in known)
+            for name in (f"{bucket}/{n}" for n in names):
+                if name not in known and not self._files.is_arrival(name):
+                    yield name
 
     def _purged_meanwhile(self, sha256: str) -> bool:
         query = select(_B.purged_at).where(_B.sha256 == sha256)

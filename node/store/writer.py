@@ -1,26 +1,34 @@
 """One writing connection, used by one thread at a time, and one commit for all that wait.
 
-Callers hand over a closure and block. The committer takes up to 64 waiting closures, fsyncs the
-distinct folders of their files once, runs each in a savepoint of one transaction, commits, and
-only then wakes them: a batch is what queued up during the previous sync, so nothing is delayed
-to be batched. A caller that finds nobody committing and nobody waiting commits by itself, which
-saves two changes of thread for each object of a single sender. An error in one closure fails its
-caller alone; a commit that fails, fails all. One connection writes *and* checkpoints, because
-SQLite before 3.51.3 can lose committed pages when two do (see `node.store.dialect`).
+`Database.write`: a caller hands over a closure and blocks. The committer takes up to 64 waiting
+closures, fsyncs the distinct folders of their files once, runs each in a savepoint of one
+transaction, commits, and only then wakes them: a batch is what queued up during the previous
+sync. A caller that finds nobody committing and nobody waiting commits by itself, which saves two
+changes of thread. An error in one closure fails its caller alone; a commit that fails, fails all.
+
+`Database.write_soon`: for what is durable elsewhere already, a received object in its file. Such
+closures wait for company, a tenth of a second at most, and share a commit. Nobody in this process
+can tell: every other write is done after them, and every read that is not `unhurried`. When the
+database refuses, they stay and are tried again, and nothing new is taken meanwhile.
+
+One connection writes *and* checkpoints, because SQLite before 3.51.3 can lose committed pages when
+two do (see `node.store.dialect`).
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from node.errors import LedgerError
+from node.errors import LedgerError, NodeError
 from node.store.dialect import (
     at_driver,
     in_transaction,
@@ -32,6 +40,14 @@ from node.store.dialect import (
 T = TypeVar("T")
 BATCH: Final = 64
 """Most closures of one transaction: bounds the wait of the first one."""
+_COMPANY: Final = 48
+"""So many closures of `write_soon` do not wait for more."""
+_MOST_LATE: Final = 4 * BATCH
+"""Closures of `write_soon` that may be uncommitted; the next one waits for its predecessors."""
+_PAUSE_S: Final = 0.1
+"""Longest wait for company. [s]"""
+_RETRY_S: Final = 1.0
+"""Pause between two tries while the database refuses. [s]"""
 _SAVEPOINT: Final = "one_of_many"
 
 logger = logging.getLogger(__name__)
@@ -52,6 +68,12 @@ class _Work:
         self.done: Future[Any] = Future()
 
 
+class _Late(_Work):
+    """A closure that nobody waits for; it stays until it is committed, or is wrong itself."""
+
+    __slots__ = ()
+
+
 class Access(Protocol):
     """What the ledger needs of a database."""
 
@@ -61,6 +83,10 @@ class Access(Protocol):
 
     def read(self, run: Callable[[Connection], T]) -> T:
         """Run a closure that only looks."""
+        ...
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Let the looks of this thread miss what came a moment ago."""
         ...
 
     def close(self) -> None:
@@ -99,6 +125,10 @@ class ReadOnlyDatabase:
         """
         return _read(self._reader, run)
 
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Change nothing: the looks of another process see what is committed."""
+        return nullcontext()
+
     def close(self) -> None:
         """Let go of all connections."""
         self._reader.dispose()
@@ -129,9 +159,20 @@ class Database:
         self._reader = reading_engine(url, busy_timeout_s=busy_timeout_s)
         self._sync_directory = sync_directory
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._late: deque[_Late] = deque()
+        self._taken = 0
+        """Closures of `write_soon` so far."""
+        self._settled = 0
+        """Those of them that are committed, or wrong."""
+        self._refused: Exception | None = None
+        """Why the last of them could not be committed; None since the next that could."""
         self._gate = threading.Lock()
         self._turn = threading.Lock()
         self._waiting = threading.Event()
+        self._urgent = threading.Event()
+        self._here = threading.local()
+        self._glancing = threading.Lock()
+        self._glancer: Connection | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="committer", daemon=True)
         self._thread.start()
@@ -168,6 +209,79 @@ class Database:
         result: T = work.done.result()
         return result
 
+    def write_soon(
+        self,
+        run: Callable[[Connection], T],
+        *,
+        sync: Sequence[Path],
+        then: Callable[[Future[T]], None],
+    ) -> None:
+        """Run a closure in one of the next transactions, in order.
+
+        Parameters
+        ----------
+        run, sync
+            As for `write`.
+        then : callable
+            Called once, by who commits: with the result after the commit, or with the error of
+            this very closure. Must not write, read, or block.
+
+        Raises
+        ------
+        LedgerError
+            The database refuses, or is closed: the closure is not taken.
+        OutOfResources
+            A folder cannot be synced: the closure is not taken.
+        """
+        if self._refused is not None or self._taken - self._settled >= _MOST_LATE:
+            self.settle()
+        work = _Late(run, sync)
+        work.done.add_done_callback(then)
+        with self._gate:
+            if self._closed:
+                raise LedgerError("the ledger is closed", hint="start the node")
+            self._late.append(work)
+            self._taken += 1
+            if self._taken - self._settled >= _COMPANY:
+                self._urgent.set()
+            self._waiting.set()
+
+    def settle(self) -> None:
+        """Commit what `write_soon` took.
+
+        Raises
+        ------
+        LedgerError, OutOfResources
+            It could not be; it stays and is tried again.
+        """
+        goal = self._taken
+        while self._settled < goal:
+            self.write(_nothing)
+            if self._refused is not None:
+                raise self._refused
+
+    def glance(self, run: Callable[[Connection], T]) -> T:
+        """As `read` of one statement, but what `write_soon` took may not be there yet.
+
+        For the question that is asked about every object: it keeps its connection.
+        """
+        with self._glancing:
+            try:
+                if self._glancer is None:
+                    self._glancer = self._reader.connect()
+                answer = run(self._glancer)
+                self._glancer.connection.rollback()  # the next one sees what came since
+            except SQLAlchemyError:  # the server may have been restarted: a fresh one tells
+                self._forget_glancer()
+                return _read(self._reader, run)
+        return answer
+
+    def _forget_glancer(self) -> None:
+        if self._glancer is not None:
+            self._glancer.invalidate()
+            self._glancer.close()
+            self._glancer = None
+
     def read(self, run: Callable[[Connection], T]) -> T:
         """Run a closure on a connection that cannot write, in one snapshot.
 
@@ -176,7 +290,22 @@ class Database:
         LedgerError
             The database refused.
         """
+        if self._refused is None and not getattr(self._here, "unhurried", False):
+            with suppress(NodeError):  # what is there can be read all the same
+                self.settle()
         return _read(self._reader, run)
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Let the looks of this thread miss what came within the last tenth of a second.
+
+        For one that looks all the time: each of its looks would end the wait for company.
+        """
+        self._here.unhurried = True
+        try:
+            yield
+        finally:
+            self._here.unhurried = False
 
     @property
     def alive(self) -> bool:
@@ -185,40 +314,51 @@ class Database:
 
     def close(self) -> None:
         """Finish what waits, then close; readers first, so that the writer checkpoints."""
+        with suppress(NodeError):  # the next start finds it where it is durable already
+            self.settle()
         with self._gate:
             if self._closed:
                 return
             self._closed = True
             self._enqueue(None)
         self._thread.join()
-        with self._turn:
+        with self._turn, self._glancing:
+            self._forget_glancer()
             self._reader.dispose()
             self._writer.dispose()
 
     def _serve(self) -> None:
         """Take what waits, commit it, and go on until told to stop."""
         running = True
-        while running:
+        while running or (self._late and self._refused is None):
             batch: list[_Work] = []
-            self._waiting.wait()
+            self._waiting.wait(None if self._refused is None else _RETRY_S)
+            if self._queue.empty():  # nobody is blocked: more may come to share the commit
+                self._urgent.wait(_PAUSE_S)
             with self._turn:  # what queued up while another committed is one batch
                 self._waiting.clear()
+                self._urgent.clear()
                 while running and len(batch) < BATCH and not self._queue.empty():
                     work = self._queue.get()
                     running = work is not None
                     if work is not None:
                         batch.append(work)
-                if not self._queue.empty():
-                    self._waiting.set()
                 self._serve_batch(batch)
+                if not self._queue.empty() or (self._late and self._refused is None):
+                    self._waiting.set()
 
     def _enqueue(self, work: _Work | None) -> None:
         self._queue.put(work)
         self._waiting.set()
+        self._urgent.set()
 
     def _serve_batch(self, batch: list[_Work]) -> None:
-        """Make a batch durable and wake its callers; only by who has the turn."""
-        if ready := self._synced(batch):
+        """Make a batch durable and wake its callers; only by who has the turn.
+
+        What was to be written soon comes first, so that the batch sees it.
+        """
+        late: list[_Work] = [self._late.popleft() for _ in range(min(BATCH, len(self._late)))]
+        if ready := self._synced(late + batch):
             self._commit(ready)
 
     def _synced(self, batch: list[_Work]) -> list[_Work]:
@@ -231,14 +371,11 @@ class Database:
                 failed[folder] = error
         if not failed:
             return batch
-        ready = []
-        for work in batch:
+        for work in reversed(batch):
             errors = [failed[folder] for folder in work.sync if folder in failed]
             if errors:
-                work.done.set_exception(errors[0])
-            else:
-                ready.append(work)
-        return ready
+                self._refuse([work], errors[0])
+        return [work for work in batch if failed.keys().isdisjoint(work.sync)]
 
     def _commit(self, batch: list[_Work]) -> None:
         """Run all in one transaction and wake their callers after it is durable."""
@@ -258,18 +395,32 @@ class Database:
             uncertain = committing and not surely_rolled_back(error)
             refused = _refusal(error, CommitUncertain if uncertain else LedgerError)
             logger.error("event=commit_failed waiting=%d cause=%s", len(batch), refused)  # noqa: TRY400 - no SQL in the log
-            for work in batch:
-                work.done.set_exception(refused)
+            self._refuse(batch, refused)
             self._refuse_waiting(refused)
             return
         finally:
             if connection is not None:
                 connection.close()
+        late = 0
         for work, value, error_of_one in outcomes:
+            late += isinstance(work, _Late)
             if error_of_one is None:
                 work.done.set_result(value)
             else:
                 work.done.set_exception(error_of_one)
+        if late:
+            self._refused = None
+            self._settled += late
+
+    def _refuse(self, batch: list[_Work], error: Exception) -> None:
+        """Tell those who wait; the others go back to where they stood."""
+        late = [work for work in batch if isinstance(work, _Late)]
+        self._late.extendleft(reversed(late))
+        if late:
+            self._refused = error
+        for work in batch:
+            if not isinstance(work, _Late):
+                work.done.set_exception(error)
 
     def _refuse_waiting(self, refused: LedgerError) -> None:
         """Refuse what queued up behind a failed commit.
@@ -282,6 +433,10 @@ class Database:
                 self._enqueue(None)
                 return
             work.done.set_exception(refused)
+
+
+def _nothing(_: Connection) -> None:
+    """Write nothing, after everything that came before."""
 
 
 def _run(connection: Connection, work: _Work) -> tuple[Any, Exception | None]:

@@ -5,13 +5,35 @@ bytes. A text that this character set cannot hold moves the whole object to ISO_
 PS3.3 C.12.1.1.2); the patient's name is then decoded and written anew, the same characters.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 UNICODE: Final = "ISO_IR 192"
+
+
+_DELIMITERS: Final = {0x0D, 0x0A, 0x09, 0x0C}
+"""Bytes that end the reach of an escape sequence in a text (PS3.5 6.1.2.5.3)."""
+
+
+def representable(text: str, terms: Sequence[str]) -> bool:
+    """Return whether a text survives being written in the character sets `terms`.
+
+    The library replaces by ``?`` what it cannot write, and it cannot write all that it can read:
+    Latin letters beside katakana under ISO_IR 13, for one.
+    """
+    encodings = convert_encodings(list(terms))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the answer is the comparison
+        try:
+            again = decode_bytes(encode_string(text, encodings), encodings, _DELIMITERS)
+        except (UnicodeError, LookupError):
+            return False
+    return bool(again == text)
 
 
 def hold(target: Dataset, texts: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ The wheelhouse holds rtnode alone; its dependencies come from the environment of
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -93,7 +94,14 @@ def test_a_machine_is_installed_upgraded_taken_back_and_left_with_its_data(
     first = machine.run("install")
     assert first.returncode == 0, first.stderr
     assert machine.rtnode("--version").stdout.startswith("rtnode ")
-    assert "/var/lib/rtnode" in machine.config.read_text()
+    written = machine.config.read_text()
+    assert '\n  host: "0.0.0.0"\n' in written, "a scanner must reach the service"
+    assert "\n  data_dir: /var/lib/rtnode\n" in written
+    assert '\n    path: "/var/lib/rtnode/results"\n' in written, "the unit may write nowhere else"
+    assert (machine.current / "docs/operator/web.md").exists()
+    command = machine.root / "usr/local/bin/rtnode"
+    assert "/etc/rtnode/config.yaml" in command.read_text(), "not the sample of the clone"
+    assert command.stat().st_mode & 0o777 == 0o755
     assert machine.config.stat().st_mode & 0o777 == 0o640
     unit = (machine.root / "etc/systemd/system/rtnode.service").read_text()
     assert "ExecStart=/opt/rtnode/current/bin/rtnode serve" in unit
@@ -112,12 +120,23 @@ def test_a_machine_is_installed_upgraded_taken_back_and_left_with_its_data(
 
     assert machine.run("rollback").returncode == 0
     assert machine.current.readlink() == old
+    assert machine.run("rollback").returncode == 0
+    assert machine.current.readlink() != old
+    old_release = machine.root / "opt/rtnode" / old
+    for release, code in ((old_release, 1), (machine.current, 0)):
+        (release / "bin/rtnode").write_text(f"#!/bin/sh\nexit {code}\n")  # `verify` of the database
+    refused = machine.run("rollback")
+    assert refused.returncode != 0
+    assert "cannot read the database" in refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert machine.current.readlink() != old
 
     data = machine.root / "var/lib/rtnode/blob"
     data.write_text("received")
     assert machine.run("uninstall").returncode == 0
     assert not (machine.root / "opt/rtnode").exists()
     assert list((machine.root / "etc/systemd/system").glob("rtnode*")) == []
+    assert not command.exists()
     assert data.read_text() == "received"
     assert machine.config.exists()
 
@@ -147,7 +166,35 @@ def test_an_upgrade_that_refuses_the_configuration_changes_nothing(machine: Mach
     assert machine.current.readlink() == before
 
 
-def test_every_unit_is_hardened_and_valid() -> None:
+def test_a_page_that_a_unit_names_is_installed() -> None:
+    for unit in (ROOT / "systemd").glob("*.service"):
+        (page,) = re.findall(
+            r"^Documentation=file:/opt/rtnode/current/(\S+)$", unit.read_text(), re.M
+        )
+        assert (ROOT / page).exists()
+
+
+def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
+    """In a root of their own, with the targets of this machine and a command to start."""
+    analyze = program("systemd-analyze")
+    command = tmp_path / "opt/rtnode/current/bin/rtnode"
+    command.parent.mkdir(parents=True)
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    shutil.copytree("/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
+    units = sorted((ROOT / "systemd").glob("*.service"))
+    for unit in units:
+        shutil.copy(unit, tmp_path / "usr/lib/systemd/system")
+
+    found = subprocess.run(
+        [analyze, "verify", f"--root={tmp_path}", "--man=no", *(unit.name for unit in units)],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert [line for line in found.stderr.splitlines() if "rtnode" in line] == []
+
+
+def test_every_unit_is_hardened() -> None:
     for unit in (ROOT / "systemd").glob("*.service"):
         shown = subprocess.run(
             [program("systemd-analyze"), "security", "--offline=true", unit],

@@ -6,7 +6,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN
+from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, prefix
 from pipelines.dicom.header import copy_identity, new_file
 from pipelines.dicom.read import read_dataset, tolerant
 from tests.store_kit import CT, ct, encode, source, store
@@ -101,3 +101,23 @@ def test_a_wrong_declaration_stops_nothing_and_the_patient_id_stays(tmp_path, na
     assert result.PatientID == "P1"
     assert result.StudyInstanceUID == ds.StudyInstanceUID
     assert len(str(result.PatientName)) <= 64 * 3
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyDescription", "AccessionNumber"])
+def test_a_text_that_the_library_can_read_but_not_write_moves_the_object_to_utf_8(
+    tmp_path, keyword
+):
+    """Letters beside katakana under ISO_IR 13: pydicom 3.0.2 writes question marks."""
+    ds = ct()
+    ds.SpecificCharacterSet, ds.PatientName = "ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ"
+    setattr(ds, keyword, "REPLACE-ME-12")
+    data = encode(ds).replace(b"REPLACE-ME-12", "ID-7 ﾔﾏﾀﾞﾀﾛ".encode("shift_jis").ljust(13))
+    path = tmp_path / "image.dcm"
+    path.write_bytes(prefix(sop_class_uid=CT, sop_instance_uid=str(ds.SOPInstanceUID),
+                            transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN) + data)  # fmt: skip
+
+    result = dcmread(derived(path, tmp_path), force=True)
+
+    assert result[keyword].value == "ID-7 ﾔﾏﾀﾞﾀﾛ"
+    assert result.SpecificCharacterSet == "ISO_IR 192"
+    assert str(result.PatientName) == "ﾔﾏﾀﾞ^ﾀﾛｳ"

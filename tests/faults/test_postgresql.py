@@ -1,8 +1,8 @@
-"""PostgreSQL by URL: the suite of the store on it, and a server that dies (C8)."""
+"""What only PostgreSQL does: a server that dies (C8), locks, settings that do not sync, passwords.
 
-import os
-import subprocess
-import sys
+The suite of the store itself runs on it too: `make test-postgresql`.
+"""
+
 import threading
 import time
 
@@ -10,12 +10,11 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from node.errors import LedgerError
+from node.errors import ConfigError, LedgerError
 from node.store.dialect import PASSWORD, server_url
 from node.store.files import Limits
 from node.store.store import StoreOptions, open_reader
-from tests.node_kit import ROOT
-from tests.postgres_kit import ENVIRONMENT, database_for, server
+from tests.postgres_kit import database_for, server
 from tests.store_kit import (
     SERIES,
     FakeClock,
@@ -29,8 +28,6 @@ from tests.store_kit import (
 )
 
 pytestmark = pytest.mark.postgresql
-SUITE = ("test_jobs.py", "test_verify.py")
-"""In CI; ``RTNODE_TEST_DATABASE=<url of a server> pytest tests/unit/node/store`` runs all."""
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +42,6 @@ def options(folder, postgresql, busy_timeout_s=2.0) -> StoreOptions:
         busy_timeout_s=busy_timeout_s,
         database_url=database_for(folder, postgresql.url),
     )
-
-
-@pytest.mark.slow
-def test_the_suite_of_the_store_is_green_on_postgresql(postgresql, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-         f"--basetemp={tmp_path / 'pt'}", *(f"tests/unit/node/store/{name}" for name in SUITE)],
-        check=False, cwd=ROOT, capture_output=True, text=True, timeout=280,
-        env={**os.environ, ENVIRONMENT: postgresql.url},
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
 
 
 def test_what_was_acknowledged_is_there_after_a_restart_and_for_a_reader(postgresql, tmp_path):
@@ -160,9 +144,9 @@ def test_the_password_comes_from_a_file_of_our_own_or_the_environment(tmp_path):
     assert "s3cret" not in str(server_url(url))
     assert server_url("postgresql://rtnode@db/x", {PASSWORD: "other"}).password == "other"
     path.chmod(0o644)
-    with pytest.raises(LedgerError, match="can be read by others"):
+    with pytest.raises(ConfigError, match="is open to others"):
         server_url(url)
-    with pytest.raises(LedgerError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read"):
         server_url("postgresql://rtnode@db/x?password_file=/nowhere")
 
 

@@ -75,6 +75,7 @@ def test_a14_a_study_of_thousands_of_slices_stays_small_and_others_are_served(tm
 
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads(done.stdout.splitlines()[-1])
+    print(SLICES, "slices:", figures)
     assert figures["growth_mib"] < 300, figures
     assert figures["echoes"] > 3
     assert figures["slowest_s"] < 5, figures

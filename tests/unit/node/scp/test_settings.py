@@ -41,3 +41,12 @@ def test_without_certificates_there_is_no_tls_port():
     told = settings({"node": node})
 
     assert (told.tls_port, told.credentials, told.tls_only) == (None, None, frozenset())
+
+
+def test_a_peer_with_an_identity_has_it_under_its_ae_title():
+    tps = TREE["peers"]["tps"] | {"tls_identity": ["DNS:TPS.example", "CN=tps"]}
+
+    told = settings(TREE | {"peers": TREE["peers"] | {"tps": tps}})
+
+    assert told.tls_identities == {"TPS": {"DNS:tps.example", "CN=tps"}}
+    assert settings(TREE).tls_identities == {}

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from node.domain import SentDelivery
 from node.errors import CannotUnderstand, InstanceMismatch, LedgerError, OutOfResources
 from node.lifecycle import DeliveryState, IllegalTransition, JobState
 from node.store.writer import CommitUncertain
@@ -226,6 +227,38 @@ def test_a_sent_delivery_is_at_its_end(opened, tmp_path):
     with pytest.raises(KeyError):
         opened.ledger.delivery_sent(99, status=0)
     assert opened.ledger.job_detail(job_id).events[-1].detail["destination"] == "pacs"
+
+
+def test_answers_are_recorded_together_or_not_at_all(opened, tmp_path):
+    job_id = start_job(opened)
+    finish(opened, tmp_path, results=3)
+    claimed = opened.ledger.claim_deliveries("pacs", 10)
+    sent = [SentDelivery(delivery_id=d.id, status=0) for d in claimed[:2]]
+
+    with pytest.raises(KeyError):
+        opened.ledger.deliveries_sent([*sent, SentDelivery(delivery_id=99, status=0)])
+    assert {d.state for d in opened.ledger.job_detail(job_id).deliveries} == {DeliveryState.SENDING}
+    opened.ledger.deliveries_sent(sent)
+
+    detail = opened.ledger.job_detail(job_id)
+    sent_state, sending = DeliveryState.SENT, DeliveryState.SENDING
+    assert [d.state for d in detail.deliveries] == [sent_state, sent_state, sending]
+    told = [e.detail["delivery"] for e in detail.events if e.action == "delivery_stored"]
+    assert told == [d.id for d in claimed[:2]]
+
+
+def test_one_destination_waits_for_a_person_and_the_other_does_not(opened, tmp_path):
+    """What an import profile forbids is held where it forbids it."""
+    job_id = start_job(opened, destinations=("pacs", "tps"))
+    finish(opened, tmp_path, held={"tps": ("holes: 3 contours", "look at it")})
+
+    lines = {d.destination: d for d in opened.ledger.job_detail(job_id).deliveries}
+    assert lines["pacs"].state is DeliveryState.PENDING
+    assert (lines["tps"].state, lines["tps"].reason, lines["tps"].hint) == (
+        DeliveryState.HELD, "holes: 3 contours", "look at it",
+    )  # fmt: skip
+    assert opened.ledger.release_deliveries("tps") == 1
+    assert len(opened.ledger.claim_deliveries("tps", 10)) == 1
 
 
 def test_what_was_claimed_and_not_tried_is_given_back_with_its_attempt(opened, tmp_path):

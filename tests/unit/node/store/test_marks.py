@@ -88,7 +88,7 @@ def test_marks_of_a_newer_ledger_than_this_one_are_no_marks(tmp_path):
     assert read_marks(tmp_path, 10) == Marks()
 
 
-@sqlite_only
+@sqlite_only("quick_check, cut short")
 def test_the_check_of_a_huge_database_is_cut_short_and_made_whole_later(tmp_path, monkeypatch):
     monkeypatch.setattr(dialect, "CHECK_S", -1.0)
     with store(tmp_path) as opened:
@@ -99,7 +99,7 @@ def test_the_check_of_a_huge_database_is_cut_short_and_made_whole_later(tmp_path
         assert again.ledger.database_damage() == []
 
 
-@sqlite_only
+@sqlite_only("quick_check, and damage in its file")
 def test_damage_that_the_short_check_meets_stops_the_start(tmp_path):
     with store(tmp_path) as opened:
         for number in range(40):

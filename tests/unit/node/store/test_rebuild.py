@@ -4,13 +4,8 @@ from dataclasses import replace
 
 from node.domain import AETitle
 from node.store.rebuild import rebuild
-from node.store.store import open_store
-from tests.store_kit import ROOMY, FakeClock, ct, push, store
-
-
-def lose_the_database(folder) -> None:
-    for path in folder.glob("ledger.db*"):
-        path.unlink()
+from tests.postgres_kit import lose_the_database
+from tests.store_kit import ROOMY, ct, push, store
 
 
 def test_an_object_above_todays_limit_stays_in_the_orphan_area(tmp_path):
@@ -20,7 +15,7 @@ def test_an_object_above_todays_limit_stays_in_the_orphan_area(tmp_path):
     lose_the_database(tmp_path)
     small = replace(ROOMY, max_object_bytes=100)
 
-    with open_store(tmp_path, clock=FakeClock(), options=small, rebuilding=True) as opened:
+    with store(tmp_path, options=small, rebuilding=True) as opened:
         found = rebuild(opened, AETitle("RTNODE"))
         assert (found.restored, found.unreadable) == (0, 1)
         assert len(opened.files.orphans()) == 1
@@ -34,7 +29,7 @@ def test_bytes_that_do_not_fit_into_the_quarantine_stay_in_the_orphan_area(tmp_p
     lose_the_database(tmp_path)
     full = replace(ROOMY, limits=replace(ROOMY.limits, quarantine=0))
 
-    with open_store(tmp_path, clock=FakeClock(), options=full, rebuilding=True) as opened:
+    with store(tmp_path, options=full, rebuilding=True) as opened:
         (orphan,) = opened.files.orphans()
         orphan.write_bytes(b"no DICOM at all")
         assert rebuild(opened, AETitle("RTNODE")).unreadable == 1

@@ -9,16 +9,17 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, event, text
+from sqlalchemy import MetaData, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from node.errors import LedgerError
 from node.store import dialect, schema
-from node.store.dialect import check_integrity, sqlite_is_fixed, writing_engine
+from node.store.dialect import check_integrity, damage, sqlite_is_fixed, writing_engine
 from node.store.migrate import MIGRATIONS, migrate, newest_schema, schema_version
 from node.store.records import DecisionState
+from tests.postgres_kit import database_for, sqlite_only
 from tests.store_kit import SERIES, claim, finish, push, start_job, store, structure_set
 
 RELEASED = [f"{number:04}" for number in range(1, int(newest_schema()))]
@@ -27,7 +28,8 @@ RELEASED = [f"{number:04}" for number in range(1, int(newest_schema()))]
 
 @pytest.fixture
 def engine(tmp_path):
-    engine = writing_engine(f"sqlite:///{tmp_path / 'x.db'}", busy_timeout_s=1)
+    url = database_for(tmp_path) or f"sqlite:///{tmp_path / 'x.db'}"
+    engine = writing_engine(url, busy_timeout_s=1)
     yield engine
     engine.dispose()
 
@@ -50,8 +52,7 @@ def test_migrating_twice_changes_nothing_and_down_leaves_nothing(engine):
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
 
-        left = connection.execute(text("select name from sqlite_master where type = 'table'"))
-        assert left.scalars().all() == ["alembic_version"]
+        assert inspect(connection).get_table_names() == ["alembic_version"]
 
 
 @pytest.mark.parametrize("released", RELEASED)
@@ -68,7 +69,7 @@ def test_every_released_schema_with_data_becomes_the_newest(engine, released):
         for name, rows in before.items():
             after = rows_of(connection, name)
             assert [{key: row[key] for key in rows[0]} for row in after] == rows, name
-        assert connection.execute(text("pragma foreign_key_check")).all() == []
+        assert damage(connection) == []
 
 
 def test_the_newest_schema_is_among_those_that_are_tested():
@@ -98,9 +99,11 @@ def fill_every_table(connection) -> list[str]:
 def _value(column):
     """Return a value that fits the column and every reference to it."""
     kind = str(column.type)
-    if kind.startswith(("BIGINT", "INTEGER", "BOOLEAN")):
+    if kind.startswith("BOOLEAN"):
+        return True
+    if kind.startswith(("BIGINT", "INTEGER", "DOUBLE")):
         return 1
-    if kind.startswith("DATETIME"):
+    if kind.startswith(("DATETIME", "TIMESTAMP")):
         return datetime(2026, 11, 20, 12)  # noqa: DTZ001 - as SQLite keeps it
     return {"a": 1} if kind == "JSON" else "same text"
 
@@ -118,8 +121,7 @@ def test_a_migration_that_fails_leaves_the_old_schema(engine):
         migrate(connection)
 
     with engine.begin() as connection:
-        tables = connection.execute(text("select name from sqlite_master where type = 'table'"))
-        assert tables.scalars().all() == ["delivery"]
+        assert inspect(connection).get_table_names() == ["delivery"]
 
 
 def test_a_database_of_a_newer_node_is_refused_with_what_to_do(engine):
@@ -159,6 +161,7 @@ def names_of(table):
     return [str(c.name) for c in (*table.constraints, *table.indexes) if c.name]
 
 
+@sqlite_only("runs on SQLite what it compiles for PostgreSQL")
 def test_every_statement_of_a_whole_case_compiles_for_postgresql(tmp_path, monkeypatch):
     """Each is compiled when SQLite runs it; ON CONFLICT comes from the one dialect place."""
     seen = set()

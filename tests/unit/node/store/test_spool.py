@@ -1,4 +1,4 @@
-"""Data sets on their way in: in memory while small, in a file of the blob folder beyond."""
+"""Data sets on their way in: in a file whose name is durable, from the first byte on."""
 
 import errno
 import hashlib
@@ -6,15 +6,18 @@ import os
 
 import pytest
 
+from node.domain import Kept
 from node.errors import CannotUnderstand, InstanceMismatch, OutOfResources
+from node.store import header as header_module
 from node.store import spool as module
-from node.store.files import PART
-from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, split
+from node.store.files import ARRIVALS
+from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, received, split
 from tests.store_kit import (
     CT,
     SERIES,
     FailingOps,
     RecordingOps,
+    arrivals,
     blobs,
     ct,
     encode,
@@ -23,13 +26,15 @@ from tests.store_kit import (
     structure_set,
 )
 
-LIMIT = 200
-"""Bytes in memory in these tests, so that the smallest slice goes to a file."""
+HEAD = 200
+"""Bytes in memory in these tests, less than the smallest slice has."""
 
 
-@pytest.fixture(autouse=True)
-def _small_memory(monkeypatch):
-    monkeypatch.setattr(module, "IN_MEMORY", LIMIT)
+@pytest.fixture(params=["a head of 200 bytes", "all of it in the head"])
+def _small_head(request, monkeypatch):
+    if "200" in request.param:
+        monkeypatch.setattr(module, "HEAD", HEAD)
+        monkeypatch.setattr(header_module, "HEAD", HEAD)
 
 
 def arrive(opened, ds, *, size: int = 64, uid: str | None = None):
@@ -46,39 +51,37 @@ def arrive(opened, ds, *, size: int = 64, uid: str | None = None):
     return arrival
 
 
-def parts(folder) -> list[str]:
-    return [p.name for p in (folder / "blobs").rglob(f"*{PART}")]
-
-
-def test_a_large_object_is_in_a_file_while_it_arrives_and_named_by_its_content_after(tmp_path):
+def test_an_object_is_in_a_file_while_it_arrives_and_named_by_its_content_after(tmp_path):
     ds = ct()
     with store(tmp_path) as opened:
         arrival = arrive(opened, ds)
-        (part,) = parts(tmp_path)
+        (part,) = (path.read_bytes() for path in arrivals(tmp_path))
         accepted = arrival.accept()
 
         (path,) = blobs(tmp_path)
         identity = hashlib.sha256(EXPLICIT_VR_LITTLE_ENDIAN.encode() + encode(ds)).hexdigest()
         assert accepted.sha256 == identity == path.stem
-        assert str(ds.SOPInstanceUID) not in part
+        assert part.endswith(encode(ds))
         assert bytes(split(path.read_bytes()).data) == encode(ds)
         assert opened.ledger.instances(SERIES)[0].size == len(encode(ds))
+        assert arrivals(tmp_path) == []
 
 
-def test_a_large_object_is_the_same_as_one_that_fits_into_memory(tmp_path, monkeypatch):
-    ds = ct()
-    with store(tmp_path / "large") as large:
-        arrive(large, ds).accept()
-    monkeypatch.setattr(module, "IN_MEMORY", 1 << 20)
-    with store(tmp_path / "small") as small:
-        arrive(small, ds).accept()
+def test_the_file_says_who_sent_it_and_when_and_what_it_is(tmp_path):
+    with store(tmp_path) as opened:
+        accepted = arrive(opened, ct()).accept()
+        (path,) = blobs(tmp_path)
+        (instance,) = opened.ledger.instances(SERIES)
 
-    (one,), (other,) = blobs(tmp_path / "large"), blobs(tmp_path / "small")
-    assert one.name == other.name
-    assert one.read_bytes() == other.read_bytes()
+        receipt, syntax, begin = received(path.read_bytes())
+        assert (receipt.source, receipt.received_at) == (source(), instance.received_at)
+        assert (receipt.sha256, receipt.size) == (accepted.sha256, len(encode(ct())))
+        assert syntax == EXPLICIT_VR_LITTLE_ENDIAN
+        assert path.read_bytes()[begin:] == encode(ct())
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 199, 200, 201, 5000])
+@pytest.mark.usefixtures("_small_head")
 def test_fragments_of_any_size_make_the_same_object(tmp_path, size):
     with store(tmp_path) as opened:
         accepted = arrive(opened, ct(), size=size).accept()
@@ -87,6 +90,7 @@ def test_fragments_of_any_size_make_the_same_object(tmp_path, size):
     assert accepted.sha256 == identity
 
 
+@pytest.mark.usefixtures("_small_head")
 def test_a_large_structure_set_keeps_its_references(tmp_path):
     with store(tmp_path) as opened:
         arrive(opened, structure_set([f"{SERIES}.{n}" for n in range(40)])).accept()
@@ -102,7 +106,7 @@ def test_what_is_discarded_leaves_nothing(tmp_path):
         arrival.discard()
         arrival.discard()
 
-        assert (parts(tmp_path), blobs(tmp_path)) == ([], [])
+        assert (arrivals(tmp_path), blobs(tmp_path)) == ([], [])
 
 
 def test_a_node_that_died_while_a_large_object_arrived_leaves_nothing_after_the_next_start(
@@ -110,12 +114,11 @@ def test_a_node_that_died_while_a_large_object_arrived_leaves_nothing_after_the_
 ):
     with store(tmp_path) as opened:
         arrival = arrive(opened, ct())
-        assert parts(tmp_path)
-        os.close(arrival._spool._part.descriptor)
-        arrival._spool._part.descriptor = -1
+        assert arrivals(tmp_path)
+        arrival._spool._part.close()
 
     with store(tmp_path) as again:
-        assert parts(tmp_path) == []
+        assert arrivals(tmp_path) == []
         assert again.recovered.orphans == 0
 
 
@@ -132,15 +135,16 @@ def test_twins_that_arrive_together_never_replace_each_others_file(tmp_path):
     with store(tmp_path) as opened:
         one, other = arrive(opened, ct()), arrive(opened, ct())
         intake = opened.intake
-        intake._is_durable = lambda *_: False  # both looked before either was committed
-        first = one.accept()
-        (file,) = (path for path in blobs(tmp_path) if path.suffix == ".dcm")
+        intake._standing = lambda *_: (Kept.STORED, False)  # both looked before either was there
+        one.accept()
+        (file,) = blobs(tmp_path)
         before = file.stat().st_ino
-        second = other.accept()
+        other.accept()
 
-        assert (first.kept.value, second.kept.value) == ("STORED", "DUPLICATE")
+        assert opened.ledger.counts().instances == 1
         (path,) = blobs(tmp_path)
         assert path.stat().st_ino == before
+        assert arrivals(tmp_path) == []
 
 
 class SpoolOps(FailingOps):
@@ -158,29 +162,33 @@ class SpoolOps(FailingOps):
         self._fail("create")
         return super().create(path)
 
-    def append(self, descriptor, data):
-        self._fail("append")
-        super().append(descriptor, data)
+    def open_prepared(self, path):
+        self._fail("open_prepared")
+        return super().open_prepared(path)
+
+    def write_at(self, descriptor, data, position):
+        self._fail("write_at")
+        super().write_at(descriptor, data, position)
 
     def link(self, old, new):
         self._fail("link")
         super().link(old, new)
 
-    def sync_file(self, descriptor):
-        self._fail("sync_file")
-        super().sync_file(descriptor)
+    def sync_data(self, descriptor):
+        self._fail("sync_data")
+        super().sync_data(descriptor)
 
 
-@pytest.mark.parametrize("call", ["create", "append", "link", "sync_file"])
+@pytest.mark.parametrize("call", ["create", "open_prepared", "write_at", "link", "sync_data"])
 def test_a_disk_that_fails_at_any_step_refuses_the_object_and_keeps_nothing(tmp_path, call):
-    """Fault A4 for what is too large for memory; a failed fsync is final."""
+    """Fault A4; a failed sync is final."""
     ops = SpoolOps()
     with store(tmp_path, ops=ops) as opened:
         ops.call = call
         arrival = arrive(opened, ct())  # no fragment is refused: the sender must get its answer
         with pytest.raises(OutOfResources):
             arrival.accept()
-        assert (parts(tmp_path), blobs(tmp_path)) == ([], [])
+        assert (arrivals(tmp_path), blobs(tmp_path)) == ([], [])
 
         ops.call = ""
         arrive(opened, ct()).accept()
@@ -199,28 +207,27 @@ def test_a_volume_that_falls_below_its_floor_while_an_object_grows_refuses_it(
             sop_instance_uid=f"{SERIES}.1",
             source=source(),
         )
-        arrival.write(memoryview(bytes(LIMIT + 1)))
+        arrival.write(memoryview(bytes(200)))
         ops.free = -1
         arrival.write(memoryview(bytes(300)))
         with pytest.raises(OutOfResources, match="floor"):
             arrival.accept()
-        assert parts(tmp_path) == []
+        assert arrivals(tmp_path) == []
 
 
-def test_file_folder_and_row_are_synced_in_this_order(tmp_path):
-    """Fault A2 for what is too large for memory."""
-
-    class Ops(RecordingOps):
-        def sync_file(self, descriptor):
-            super().sync_file(descriptor)
-            self.log.append(("file", str(descriptor)))
-
-    ops = Ops()
+def test_names_bytes_folder_and_row_are_synced_in_this_order(tmp_path):
+    """Fault A2 for one object."""
+    ops = RecordingOps()
     with store(tmp_path, ops=ops) as opened:
         ops.log.clear()
         arrive(opened, ct()).accept()
+        answered = len(ops.log)
+        opened.ledger.counts()
 
-        assert [kind for kind, _ in ops.log][-2:] == ["file", "directory"]
+        steps = [(kind, f"/{ARRIVALS}" in name) for kind, name in ops.log]
+        arrived = [kind for kind, there in dict.fromkeys(steps[:answered]) if there]
+        assert arrived == ["name", "directory", "data", "link"]
+        assert steps[answered:] == [("directory", False), ("removed", True)]
 
 
 def test_large_rubbish_is_kept_in_quarantine_byte_for_byte(tmp_path):
@@ -238,7 +245,7 @@ def test_large_rubbish_is_kept_in_quarantine_byte_for_byte(tmp_path):
 
         (kept,) = opened.ledger.quarantined()
         assert kept.path.read_bytes() == rubbish
-        assert parts(tmp_path) == []
+        assert arrivals(tmp_path) == []
 
 
 def test_a_large_object_that_is_another_than_the_one_requested_is_refused(tmp_path):
@@ -246,4 +253,4 @@ def test_a_large_object_that_is_another_than_the_one_requested_is_refused(tmp_pa
         with pytest.raises(InstanceMismatch):
             arrive(opened, ct(), uid="1.9").accept()
 
-        assert (parts(tmp_path), blobs(tmp_path)) == ([], [])
+        assert (arrivals(tmp_path), blobs(tmp_path)) == ([], [])

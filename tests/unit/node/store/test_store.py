@@ -1,14 +1,12 @@
 """Opening a data folder: one owner, sound database, nothing forgotten."""
 
-import sqlite3
-
 import pytest
 
 from node.errors import LedgerError, OutOfResources
 from node.lifecycle import JobState
 from node.store.migrate import newest_schema
 from node.store.store import open_reader, open_store, refuse_remote
-from tests.postgres_kit import sqlite_only
+from tests.postgres_kit import database_for, lose_the_database, sqlite_only
 from tests.store_kit import (
     ROOMY,
     SERIES,
@@ -39,11 +37,11 @@ def test_what_was_accepted_is_there_after_closing_and_opening(tmp_path):
         assert opened.recovered.orphans == 0
 
 
-@sqlite_only
 def test_a_reader_looks_beside_a_running_node_and_cannot_write(tmp_path):
     with store(tmp_path) as opened:
         push(opened, ct(1))
-        reader = open_reader(tmp_path, clock=FakeClock())
+        opened.ledger.counts()  # what was answered a moment ago is written down by a look here
+        reader = open_reader(tmp_path, clock=FakeClock(), url=database_for(tmp_path))
 
         assert reader.counts().instances == 1
         assert reader.verify() == []
@@ -54,12 +52,11 @@ def test_a_reader_looks_beside_a_running_node_and_cannot_write(tmp_path):
         push(opened, ct(2))
 
 
-@sqlite_only
 def test_a_reader_looks_at_a_node_that_is_down(tmp_path):
     with store(tmp_path) as opened:
         push(opened, ct(1))
 
-    reader = open_reader(tmp_path, clock=FakeClock())
+    reader = open_reader(tmp_path, clock=FakeClock(), url=database_for(tmp_path))
 
     assert reader.counts().instances == 1
     reader.close()
@@ -139,13 +136,11 @@ def test_a_start_after_a_crash_puts_right_what_was_under_way(tmp_path):
         assert len(opened.ledger.claim_deliveries("pacs", 9)) == 1
 
 
-@sqlite_only
 def test_a_lost_database_is_never_silently_begun_anew(tmp_path):
     """E3."""
     with store(tmp_path) as opened:
         push(opened, ct(1))
-    for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
+    lose_the_database(tmp_path)
 
     with pytest.raises(LedgerError, match="its database is gone") as caught:
         store(tmp_path)
@@ -153,7 +148,21 @@ def test_a_lost_database_is_never_silently_begun_anew(tmp_path):
     assert "backup" in caught.value.advice
 
 
-@sqlite_only
+@sqlite_only("cuts its file to nothing; the test above empties PostgreSQL's schema")
+def test_a_database_that_is_there_but_empty_is_never_begun_anew_beside_objects(tmp_path):
+    """E3: what a broken restore or a full disk leaves."""
+    with store(tmp_path) as opened:
+        push(opened, ct(1))
+    lose_the_database(tmp_path)
+    (tmp_path / "ledger.db").touch()
+
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="its database is gone"):
+            store(tmp_path)
+    assert len(blobs(tmp_path)) == 1
+
+
+@sqlite_only("damages its file; PostgreSQL checks its own pages")
 def test_a_damaged_database_stops_the_start_with_what_to_do(tmp_path):
     """E3."""
     with store(tmp_path) as opened:
@@ -172,12 +181,10 @@ def test_a_damaged_database_stops_the_start_with_what_to_do(tmp_path):
         store(tmp_path)
 
 
-@sqlite_only
 def test_a_database_from_a_newer_node_stops_the_start(tmp_path):
-    store(tmp_path).close()
-    with sqlite3.connect(tmp_path / "ledger.db") as connection:
-        connection.execute("update alembic_version set version_num = '9999'")
-    connection.close()
+    with store(tmp_path) as opened:
+        newer = "update alembic_version set version_num = '9999'"
+        opened._database.write(lambda c: c.exec_driver_sql(newer))
 
     with pytest.raises(LedgerError, match="schema 9999"):
         store(tmp_path)

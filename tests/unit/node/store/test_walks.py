@@ -1,5 +1,6 @@
 """Random walks: whatever happens in whatever order, the ledger follows the tables (L4, L6)."""
 
+import os
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from node.lifecycle import (
     advance,
 )
 from node.store.schema import event
+from tests.postgres_kit import ENVIRONMENT
 from tests.store_kit import SERIES, FakeClock, ct, push, result_file, start_job, store
 
 JOBS = ("release_job", "cancel_job", "reprocess_job")
@@ -188,7 +190,7 @@ def fast_folder():
 
 TestLedgerWalk = LedgerWalk.TestCase
 TestLedgerWalk.settings = settings(
-    max_examples=8,
+    max_examples=3 if ENVIRONMENT in os.environ else 8,  # a server takes longer for each step
     stateful_step_count=25,
     deadline=None,
     derandomize=True,

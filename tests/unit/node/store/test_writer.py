@@ -256,3 +256,114 @@ def test_closing_finishes_what_waits_and_refuses_what_comes_later(url):
     with pytest.raises(LedgerError, match="closed"):
         database.write(insert(2))
     database.close()
+
+
+def soon(database, number, told=None):
+    """Hand over an insert that nobody waits for."""
+    told = [] if told is None else told
+    database.write_soon(insert(number), sync=(), then=told.append)
+
+
+def test_what_is_to_be_written_soon_is_there_at_the_next_look_and_before_the_next_write(database):
+    soon(database, 1)
+    assert numbers(database) == [1]
+    soon(database, 2)
+    count = database.write(lambda c: c.execute(text("select count(*) from t")).scalar_one())
+    assert count == 2
+
+
+def test_an_unhurried_look_does_not_end_the_wait(database):
+    """The next commit brings it all the same."""
+    commits = []
+    event.listen(database._writer, "commit", lambda _: commits.append(1))
+    with database.unhurried():
+        soon(database, 1)
+        seen = [numbers(database) for _ in range(3)]
+    early = len(commits)
+
+    assert seen == [[], [], []] or early == 1, "the pause ended on a slow machine"
+    assert numbers(database) == [1]
+
+
+def test_it_shares_its_commit_with_others(database):
+    commits = []
+    event.listen(database._writer, "commit", lambda _: commits.append(1))
+    told = []
+    for number in range(20):
+        soon(database, number, told)
+    database.settle()
+
+    assert len(commits) < 10
+    assert [done.result() for done in told] == list(range(20))
+
+
+def test_it_is_written_without_anybody_asking(database):
+    told = []
+    written = threading.Event()
+    database.write_soon(insert(1), sync=(), then=lambda done: (told.append(done), written.set()))
+
+    assert written.wait(5)
+    assert told[0].result() == 1
+
+
+def test_while_the_database_refuses_it_stays_and_nothing_new_is_taken(database, tmp_path):
+    """Fault A6: it is durable elsewhere, so it waits, in its order."""
+    other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    other.execute("begin immediate")
+    told = []
+    soon(database, 1, told)
+    with pytest.raises(LedgerError, match="locked"):
+        database.settle()
+    with pytest.raises(LedgerError, match="locked"):
+        soon(database, 2, told)
+    assert numbers(database) == [], "a look does not wait for a lock that is known"
+    assert told == []
+
+    other.execute("rollback")
+    other.close()
+    soon(database, 3, told)
+
+    assert numbers(database) == [1, 3]
+    assert [done.result() for done in told] == [1, 3]
+
+
+def test_its_own_error_is_told_and_does_not_hold_the_others_up(database):
+    told = []
+    for number in (1, 1, 2):
+        soon(database, number, told)
+
+    assert numbers(database) == [1, 2]
+    assert [done.exception() is None for done in told] == [True, False, True]
+    assert isinstance(told[1].exception(), LedgerError)
+
+
+def test_a_folder_that_cannot_be_synced_keeps_it_waiting(url, tmp_path):
+    broken = [True]
+
+    def sync(_folder):
+        if broken[0]:
+            raise OutOfResources(os.strerror(errno.EIO))
+
+    database = Database(url, sync_directory=sync)
+    database.write_soon(insert(1), sync=(tmp_path,), then=lambda _: None)
+    with pytest.raises(OutOfResources):
+        database.settle()
+    assert database.write(insert(2)) == 2, "those who need no folder go on"
+    broken[0] = False
+    database.settle()
+
+    assert numbers(database) == [1, 2]
+    database.close()
+
+
+def test_closing_writes_what_was_to_be_written_soon(url):
+    database = Database(url, sync_directory=lambda _: None)
+    for number in range(100):
+        soon(database, number)
+    database.close()
+
+    with pytest.raises(LedgerError, match="closed"):
+        soon(database, 100)
+    looking = ReadOnlyDatabase(url)
+    assert len(numbers(looking)) == 100
+    looking.close()
