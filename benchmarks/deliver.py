@@ -1,16 +1,19 @@
-"""Sending side by side: our sender and DCMTK's storescu, the same files to the same servers.
+"""Sending side by side: our sender, our outbox and DCMTK's storescu, the same files everywhere.
 
 ``.venv/bin/python -m benchmarks.deliver [--slices 200] [--repeats 5]``
 
-Both senders read the same 200 CT files (512 x 512, Explicit VR Little Endian) from disk and send
+All read the same 200 CT files (512 x 512, Explicit VR Little Endian) from disk and send
 them over one association on loopback; storescu runs with TCP_NODELAY=1. Servers: DCMTK storescp
 (bit-preserving) and Orthanc, each once with TCP_NODELAY=1 and once with its defaults, where a
 sender that does not acknowledge at once waits 40 ms an object. Repeats are interleaved and each
 sends objects with UIDs of their own, because Orthanc does less work for an object that it has.
-Both senders are processes of their own. The time is that of the whole association, reading the
+"Our outbox" is what the node does: claims from the ledger, sends, and records each answer durably.
+All are processes of their own. The time is that of the whole association, reading the
 files included: ours is measured inside the process; from that of storescu the time of an
 ``echoscu`` to the same server, run just before, is taken off: its start is not held against it.
-Rates move with the load of the machine; the CPU time a slice hardly does.
+Rates move with the load of the machine; the CPU time a slice hardly does. On a busy machine run it
+as ``chrt --rr 5 .venv/bin/python -m benchmarks.deliver``: senders and servers alike then go before
+all other work.
 """
 
 import argparse
@@ -33,10 +36,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import ingest
-from node.domain import AETitle
+from node.clock import SystemClock
+from node.domain import AETitle, ResultFile
+from node.lifecycle import DeliveryState
 from node.scu.association import PeerAE
+from node.scu.delivery import DeliveryWorker, RetryPolicy
+from node.scu.destinations import PeerDestination
 from node.scu.sender import Outgoing, Result, send_batch
+from node.store.files import Limits
+from node.store.header import read_header
 from node.store.part10 import prefix
+from node.store.store import StoreOptions, open_store
+from tests.store_kit import claim, finish, start_job
 
 
 class Missing(Exception):
@@ -96,9 +107,9 @@ def sop_uid_of(data: bytes) -> str:
     return data[at + 8 : at + 8 + length].rstrip(b"\0").decode()
 
 
-def ours(server: Running, paths: list[Path]) -> Run:
+def ours(server: Running, paths: list[Path], what: str = "--send") -> Run:
     """Send with our sender in a process of its own, which measures itself."""
-    command = [sys.executable, "-m", "benchmarks.deliver", "--send", str(server.port)]
+    command = [sys.executable, "-m", "benchmarks.deliver", what, str(server.port)]
     done = subprocess.run(
         [*command, server.called, str(paths[0].parent)], check=True, stdout=subprocess.PIPE
     )
@@ -108,12 +119,7 @@ def ours(server: Running, paths: list[Path]) -> Run:
 
 def send(port: int, called: str, folder: Path) -> None:
     """Be our sender: send a folder; print the seconds that it took, and those of the CPU."""
-    peer = PeerAE(
-        ae_title=AETitle(called),
-        host="127.0.0.1",
-        port=port,
-        calling_ae_title=AETitle("BENCH"),
-    )
+    peer = peer_at(port, called)
     results: list[Result] = []
     # the node's ledger knows UIDs and syntaxes of what it delivers; the files are read all the same
     items = [Outgoing.read(path) for path in sorted(folder.iterdir())]
@@ -123,6 +129,58 @@ def send(port: int, called: str, folder: Path) -> None:
     if [r.status for r in results] != [0] * len(items):
         raise RuntimeError("not every object was stored")
     print(seconds, cpu)
+
+
+def peer_at(port: int, called: str) -> PeerAE:
+    """Return a server as the peer that it is."""
+    return PeerAE(
+        ae_title=AETitle(called),
+        host="127.0.0.1",
+        port=port,
+        calling_ae_title=AETitle("BENCH"),
+    )
+
+
+def deliver(port: int, called: str, folder: Path) -> None:
+    """Be our node: deliver a folder of results from a ledger; print as `send` does."""
+    data = Path(tempfile.mkdtemp(prefix="deliver-ledger-"))
+    options = StoreOptions(limits=Limits(min_free=0, warn_free=0))
+    store = open_store(data, clock=SystemClock(), options=options)
+    try:
+        to = PeerDestination("pacs", peer_at(port, called))
+        worker = DeliveryWorker(to, store.ledger, RetryPolicy(), SystemClock())
+        start_job(store, series="1.2.3.4")
+        finish(store, data)
+        while worker.run_once() == 0.0:  # a node that runs has done this before
+            pass
+        start_job(store)
+        job = claim(store)
+        results = [result(path) for path in sorted(folder.iterdir())]
+        store.ledger.finish_job(job.id, job.token, results, findings=[], figures={})
+        begun, before = time.perf_counter(), time.process_time()
+        while worker.run_once() == 0.0:
+            pass
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - before
+        detail = store.ledger.job_detail(job.id)
+        states = [] if detail is None else [delivery.state for delivery in detail.deliveries]
+        if states != [DeliveryState.SENT] * len(results):
+            raise RuntimeError("not every object was delivered")
+    finally:
+        store.close()
+        shutil.rmtree(data)
+    print(seconds, cpu)
+
+
+def result(path: Path) -> ResultFile:
+    """Describe one of our files as a result."""
+    header = read_header(path)
+    return ResultFile(
+        path=path,
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        modality=header.modality,
+    )
 
 
 def storescu(server: Running, paths: list[Path]) -> Run:
@@ -199,7 +257,11 @@ SERVERS: dict[str, Callable[[Path], AbstractContextManager[Running]]] = {
     "Orthanc, NODELAY": partial(orthanc, nodelay=True),
     "Orthanc, default": partial(orthanc, nodelay=False),
 }
-SENDERS = {"our sender": ours, "storescu": storescu}
+SENDERS: dict[str, Callable[[Running, list[Path]], Run]] = {
+    "our sender": ours,
+    "our outbox": partial(ours, what="--deliver"),
+    "storescu": storescu,
+}
 
 
 def measure(count: int, repeats: int) -> dict[tuple[str, str], list[Run]]:
@@ -211,7 +273,7 @@ def measure(count: int, repeats: int) -> dict[tuple[str, str], list[Run]]:
             try:
                 with server(folder) as running:
                     order = list(SENDERS.items())
-                    for sender, sending in order if repeat % 2 else reversed(order):
+                    for sender, sending in order[repeat % 3 :] + order[: repeat % 3]:
                         paths = files(folder / sender.replace(" ", "-"), count)
                         found.setdefault((name, sender), []).append(sending(running, paths))
             except Missing as reason:
@@ -228,11 +290,13 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--send", nargs=3, metavar=("PORT", "CALLED", "FOLDER"))
+    parser.add_argument("--deliver", nargs=3, metavar=("PORT", "CALLED", "FOLDER"))
     arguments = parser.parse_args()
-    if arguments.send:
-        port, called, folder = arguments.send
-        send(int(port), called, Path(folder))
-        return
+    for asked, act in ((arguments.send, send), (arguments.deliver, deliver)):
+        if asked:
+            port, called, folder = asked
+            act(int(port), called, Path(folder))
+            return
     count = arguments.slices
     print(f"{count} slices of 512 x 512, medians of {arguments.repeats} (range);", end="")
     print(f" load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
@@ -241,14 +305,14 @@ def main() -> None:
     for name in SERVERS:
         if (name, "storescu") not in found:
             continue
-        pairs = zip(found[name, "our sender"], found[name, "storescu"], strict=True)
-        ratio = statistics.median(theirs.seconds / mine.seconds for mine, theirs in pairs)
         for sender in SENDERS:
             runs = found[name, sender]
+            pairs = zip(runs, found[name, "storescu"], strict=True)
+            ratio = statistics.median(theirs.seconds / mine.seconds for mine, theirs in pairs)
             rates = [count / run.seconds for run in runs]
             rate = f"{statistics.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f})"
             cpu = 1e3 * statistics.median(run.cpu for run in runs) / count
-            shown = f"{ratio:.2f}" if sender == "our sender" else ""
+            shown = "" if sender == "storescu" else f"{ratio:.2f}"
             print(f"{name:18} {sender:12} {rate:>18} {cpu:13.2f} {shown:>11}")
 
 

@@ -6,24 +6,24 @@ names the host that we called. `problems` tells everything that is wrong with th
 because a node that finds out at its first connection has started too early.
 """
 
+import hashlib
+import re
 import socket
 import ssl
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from node.errors import ConfigError
+from node.secret import open_to_others
 
 DEFAULT_PORT: Final = 2762
 """Registered for DICOM over TLS (PS3.8 9.1.1, ``dicom-tls``)."""
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of TLS 1.3 are all good (RFC 9325 4.2)."""
-_FORBIDDEN: Final = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
-"""Of the key file: nothing for others, at most reading for the group."""
 
 
 class HandshakeFailed(OSError):
@@ -140,6 +140,42 @@ def shake_hands(secure: ssl.SSLSocket, *, seconds: float) -> None:
         raise HandshakeFailed(_cause(error)) from error
 
 
+def identity(text: str) -> str:
+    """Return the one spelling of what a peer's certificate must be.
+
+    ``sha256:`` and the fingerprint of the certificate, with or without colons; ``CN=`` and its
+    common name; ``DNS:`` and a name for which it was issued.
+
+    Raises
+    ------
+    ValueError
+        It is none of the three.
+    """
+    kind, mark, value = text.partition("=" if text.startswith("CN=") else ":")
+    if kind == "sha256":
+        digits = value.replace(":", "").lower()
+        if re.fullmatch(r"[0-9a-f]{64}", digits) is None:
+            raise ValueError("the SHA-256 fingerprint of a certificate has 64 hexadecimal digits")
+        return f"sha256:{digits}"
+    if kind not in ("CN", "DNS") or not value.strip():
+        raise ValueError("write sha256:<fingerprint>, CN=<common name> or DNS:<name>")
+    return f"{kind}{mark}{value.strip().lower() if kind == 'DNS' else value.strip()}"
+
+
+def identities(secure: ssl.SSLSocket) -> frozenset[str]:
+    """Return every `identity` of the certificate that the peer has shown; none without one."""
+    encoded = secure.getpeercert(binary_form=True)
+    if not encoded:
+        return frozenset()
+    found = {f"sha256:{hashlib.sha256(encoded).hexdigest()}"}
+    certificate: Mapping[str, Any] = secure.getpeercert() or {}
+    for names in certificate.get("subject", ()):
+        found |= {f"CN={value}" for key, value in names if key == "commonName"}
+    for key, value in certificate.get("subjectAltName", ()):
+        found |= {f"DNS:{value.lower()}"} if key == "DNS" else set()
+    return frozenset(found)
+
+
 def problems(credentials: Credentials) -> list[str]:
     """Return everything that is wrong with the files; each entry begins with the file's role."""
     found = [
@@ -152,12 +188,8 @@ def problems(credentials: Credentials) -> list[str]:
         if (reason := _unreadable(path))
     ]
     if not found:
-        mode = credentials.key.stat().st_mode
-        if mode & _FORBIDDEN:
-            found.append(
-                f"key: {credentials.key} is open to others (mode {stat.S_IMODE(mode):04o});"
-                " chmod 0600"
-            )
+        if wrong := open_to_others(credentials.key):
+            found.append(f"key: {wrong}")
         found += _unusable(credentials)
     return found
 

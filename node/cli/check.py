@@ -1,4 +1,4 @@
-"""``rtnode check``: is the configuration right, and what would run."""
+"""``rtnode check``: is the configuration right, and what would run; or are objects importable."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import click
 
 from node.cli.common import echo_json, json_option, plain
 from node.cli.exits import Exit
+from node.cli.importable import check_objects, print_rules
 from node.cli.text import table
 from node.config.load import load
 from node.config.model import Config
@@ -14,9 +15,17 @@ from node.store.store import refuse_remote
 from node.tls import problems as tls_problems
 from node.tls import valid_until
 from pipelines.catalog import PIPELINES
+from pipelines.dicom.import_profiles import TpsProfile
 
 
 @click.command()
+@click.argument("objects", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--profile",
+    type=click.Choice([profile.value for profile in TpsProfile]),
+    help="Check OBJECTS, DICOM files or folders of them, by the import rules of this system;"
+    " without OBJECTS print its rules.",
+)
 @click.option(
     "-c",
     "--config",
@@ -29,8 +38,17 @@ from pipelines.catalog import PIPELINES
     help="Configuration file.",
 )
 @json_option
-def check(path: Path, *, as_json: bool) -> None:
-    """Check the configuration whole: every problem with file and line, or what would run."""
+def check(objects: tuple[Path, ...], profile: str | None, path: Path, *, as_json: bool) -> None:
+    """Check the configuration whole: every problem with file and line, or what would run.
+
+    With --profile check DICOM OBJECTS instead: could this planning system import them. The exit
+    code is then 1 when it would not get one of them.
+    """
+    if profile is not None:
+        _check_objects(objects, TpsProfile(profile), as_json=as_json)
+        return
+    if objects:
+        raise click.UsageError("name the system whose rules count: --profile")
     config: Config | None = None
     problems: tuple[str, ...] = ()
     try:
@@ -55,13 +73,23 @@ def check(path: Path, *, as_json: bool) -> None:
         click.get_current_context().exit(Exit.USAGE)
 
 
+def _check_objects(objects: tuple[Path, ...], system: TpsProfile, *, as_json: bool) -> None:
+    if not objects:
+        print_rules(system, as_json=as_json)
+    elif not check_objects(objects, system, as_json=as_json):
+        click.get_current_context().exit(Exit.FAILED)
+
+
 def _refuse_credentials(path: Path, config: Config) -> None:
     """Refuse certificates and keys that a start would refuse."""
-    if config.node.tls is None:
-        return
-    found = tls_problems(config.node.tls.credentials())
+    found = [
+        f"{path}: {name}.{problem}"
+        for name, section in (("node.tls", config.node.tls), ("audit", config.audit))
+        if section is not None
+        for problem in tls_problems(section.credentials())
+    ]
     if found:
-        raise ConfigError([f"{path}: node.tls.{problem}" for problem in found])
+        raise ConfigError(found)
 
 
 def _summarize(path: Path, config: Config) -> None:

@@ -8,18 +8,19 @@ times. A refusal names objects, and only these are sent again.
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import pydicom.uid
+from typing_extensions import override
 
 from node.config.model import Config
 from node.domain import Clock, Uid
 from node.errors import CannotUnderstand, DeliveryError, LedgerError, NotAccepted, PeerUnreachable
 from node.log import event
+from node.rounds import Rounds
 from node.scu.association import Association, Context, Message, PeerAE
 from node.scu.delivery import Breaker, RetryPolicy
 from node.scu.destinations import peer_of
@@ -111,7 +112,7 @@ def committers_of(
     ]
 
 
-class Committer:
+class Committer(Rounds):
     """Asks one destination, in its own thread.
 
     Parameters
@@ -140,6 +141,7 @@ class Committer:
         wait: timedelta,
         linger_s: float = _LINGER_S,
     ) -> None:
+        super().__init__(f"commit-{name}", failure_pause_s=policy.first_s, least_pause_s=_PAUSE_S)
         self.name = name
         self._peer = peer
         self._transactions = transactions
@@ -148,30 +150,8 @@ class Committer:
         self._late = wait
         self._linger_s = linger_s
         self._breaker = Breaker()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"commit-{name}", daemon=True)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs; for the watchdog."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look now: something was sent."""
-        self._wake.set()
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the question that is being asked, and end."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
+    @override
     def run_once(self) -> float:
         """Ask about what was sent; return the seconds until there may be more to do.
 
@@ -202,21 +182,6 @@ class Committer:
         else:
             self._breaker = Breaker()
         return 0.0
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                pause = self.run_once()
-            except LedgerError:
-                pause = self._policy.first_s
-            except Exception as error:  # noqa: BLE001 - the edge of a thread that must not end
-                event(_log, "committer_failed", level=logging.ERROR, error=error,
-                      destination=self.name)  # fmt: skip
-                pause = self._policy.first_s
-            if pause > 0:
-                self._wake.wait(pause)
-                self._stopping.wait(_PAUSE_S)
 
     def _until_late(self) -> float:
         late = self._transactions.next_commitment_at(self.name)

@@ -1,30 +1,33 @@
-"""The outbox at work: one thread a destination, every outcome recorded at once.
+"""The outbox at work: one thread a destination, every outcome recorded as it comes.
 
 A dead destination must not delay the others, so each has its own thread, and a circuit breaker:
 after a failed association the whole destination rests, longer each time, and is then tried with
 one object and a C-ECHO first. An object that is refused for good is held for a person; nothing is
-dropped. A claim that no answer was recorded for goes back to the queue, and since the bytes of an
-object never change, sending it twice does no harm.
+dropped. A claim that no answer was recorded for goes back to the queue as doubtful: the peer is
+asked where it can be, and since the bytes of an object never change, a second copy is the same.
 """
 
 import logging
 import random
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from node.config.model import Config, DeliverySection
-from node.domain import Clock, Delivery
+from node.domain import Clock, Delivery, SentDelivery
 from node.errors import DeliveryError, LedgerError
 from node.log import event
+from node.rounds import Rounds
 from node.scu.destinations import Destination
+from node.scu.recording import Recording
 from node.scu.sender import Outcome, Outgoing, Result
 
 _log = logging.getLogger(__name__)
 
-BATCH: Final = 64
+BATCH: Final = 128
 """Deliveries that are claimed at a time."""
 
 FEW: Final = 5
@@ -45,8 +48,8 @@ class Outbox(Protocol):
         """Move PENDING and due -> SENDING, attempt + 1; the oldest job first."""
         ...
 
-    def delivery_sent(self, delivery_id: int, *, status: int | None, note: str = "") -> None:
-        """Move SENDING -> SENT; without a status the peer has not confirmed it."""
+    def deliveries_sent(self, sent: Sequence[SentDelivery]) -> None:
+        """Move SENDING -> SENT, all of them; without a status the peer has not confirmed it."""
         ...
 
     def delivery_failed(
@@ -139,7 +142,7 @@ class Fallback:
         return cls(name=peer.fallback, after=timedelta(seconds=peer.fallback_after_s))
 
 
-class DeliveryWorker:
+class DeliveryWorker(Rounds):
     """Delivers what the outbox holds for one destination, in its own thread.
 
     Parameters
@@ -163,6 +166,7 @@ class DeliveryWorker:
         fallback: Fallback | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        super().__init__(f"deliver-{destination.name}", failure_pause_s=policy.first_s)
         self._destination = destination
         self._outbox = outbox
         self._policy = policy
@@ -170,11 +174,6 @@ class DeliveryWorker:
         self._fallback = fallback
         self._jitter = jitter
         self._breaker = Breaker()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"deliver-{destination.name}", daemon=True
-        )
 
     @property
     def name(self) -> str:
@@ -186,30 +185,7 @@ class DeliveryWorker:
         """Failed associations in a row; 0 while the destination is well."""
         return self._breaker.failures
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs; for the watchdog."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to deliver."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look into the outbox now: something was queued or released."""
-        self._wake.set()
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the object that is being sent, give the others back, end.
-
-        A thread that waits for a peer longer than `timeout_s` is left behind; its claims are
-        returned to the queue at the next start.
-        """
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
+    @override
     def run_once(self) -> float:
         """Claim and deliver what is due; return the seconds until there may be more.
 
@@ -230,26 +206,9 @@ class DeliveryWorker:
         self._deliver(claimed)
         return 0.0
 
-    # -- the loop ----------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                pause = self.run_once()
-            except LedgerError:
-                pause = _LEDGER_PAUSE_S
-            except Exception as error:  # noqa: BLE001 - the edge of a thread that must not end
-                event(
-                    _log,
-                    "delivery_worker_failed",
-                    level=logging.ERROR,
-                    error=error,
-                    destination=self.name,
-                )
-                pause = self._policy.first_s
-            if pause > 0:
-                self._wake.wait(pause)
+    @override
+    def ended(self) -> None:
+        """Release the association."""
         self._destination.close()
 
     def _queue_fallback(self) -> None:
@@ -276,12 +235,13 @@ class DeliveryWorker:
         begun = self._clock.monotonic()
         open_: dict[int, Delivery] = {delivery.id: delivery for delivery in claimed}
         sent: dict[int, int] = {}
+        recording = Recording(self._note_sent, f"record-{self.name}")
         try:
             if self._breaker.failures:
                 self._destination.probe()
             for result in self._destination.deliver([_outgoing(d) for d in claimed]):
                 delivery = open_.pop(result.item.key)
-                self._record(delivery, result)
+                self._record(recording, delivery, result)
                 if result.delivered:
                     sent[delivery.job_id] = sent.get(delivery.job_id, 0) + 1
                 if self._stopping.is_set():
@@ -298,6 +258,7 @@ class DeliveryWorker:
                 f"the node could not send the object ({type(error).__name__})",
                 hint="the log holds the traceback: keep it for the developers"))  # fmt: skip
         finally:
+            recording.finish()
             if open_:
                 self._persist(lambda: self._outbox.return_deliveries(list(open_)))
         for job_id, count in sent.items():
@@ -311,20 +272,16 @@ class DeliveryWorker:
                 seconds=round(self._clock.monotonic() - begun, 3),
             )
 
-    def _record(self, delivery: Delivery, result: Result) -> None:
-        """Write down what became of one object; does not return before that is durable."""
-        if result.outcome is Outcome.UNCONFIRMED:
-            self._persist(
-                lambda: self._outbox.delivery_sent(delivery.id, status=None, note=result.reason)
-            )
-            self._tell("delivery_unconfirmed", delivery, None, result.reason, "")
-            return
-        if result.delivered:
-            status = result.status or 0
-            note = result.reason if result.outcome is Outcome.SENT_WITH_WARNING else ""
-            self._persist(lambda: self._outbox.delivery_sent(delivery.id, status=status, note=note))
+    def _record(self, recording: Recording, delivery: Delivery, result: Result) -> None:
+        """Have written down what became of one object."""
+        if result.delivered or result.outcome is Outcome.UNCONFIRMED:
+            confirmed = result.delivered
+            status = (result.status or 0) if confirmed else None
+            note = "" if result.outcome is Outcome.SENT else result.reason
+            recording.add(SentDelivery(delivery_id=delivery.id, status=status, note=note))
             if note:
-                self._tell("delivered_with_warning", delivery, result.status, note, "")
+                action = "delivered_with_warning" if confirmed else "delivery_unconfirmed"
+                self._tell(action, delivery, status, note, "")
             return
         transient = result.outcome is Outcome.RETRY or (
             result.outcome is Outcome.RETRY_FEW and delivery.attempt < FEW
@@ -391,6 +348,9 @@ class DeliveryWorker:
         self._tell(
             "delivery_retried" if transient else "delivery_held", delivery, status, reason, hint
         )
+
+    def _note_sent(self, sent: Sequence[SentDelivery]) -> None:
+        self._persist(lambda: self._outbox.deliveries_sent(sent))
 
     def _persist(self, write: Callable[[], None]) -> None:
         """Repeat `write` until the ledger takes it: the peer's answer must not be forgotten.

@@ -18,10 +18,11 @@ from node.domain import AETitle, Uid
 from node.errors import NotAccepted, PeerRefused, PeerUnreachable
 from node.log import event
 from node.scu.association import Association, PeerAE
+from node.scu.dicomweb import Server
 from node.scu.echo import echo
 from node.scu.query import held_at
-from node.scu.sender import Outcome, Outgoing, Result, batches, contexts_for, send
-from node.scu.stow import Server, StowDestination
+from node.scu.sender import Outcome, Outgoing, Result, batches, contexts_for, send_each
+from node.scu.stow import StowDestination
 from node.store.files import FileOps, SystemFileOps
 from node.tls import requestor_context
 
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 FILE_PREFIXES: Final = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
+    "1.2.840.10008.5.1.4.1.1.7": "SC",
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
     "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
     "1.2.840.10008.5.1.4.1.1.66.1": "REG",
@@ -114,9 +116,12 @@ class PeerDestination:
         done = {result.item for result in known}
         for part in batches([item for item in items if item not in done]):
             association = self._association_for(part)
-            for item in part:
+            results = send_each(association, part)
+            while True:
                 try:
-                    result = send(association, item)
+                    result = next(results)
+                except StopIteration:
+                    break
                 except BaseException:
                     self._association = None
                     association.abort()
@@ -310,6 +315,7 @@ def peer_of(config: Config, name: str) -> PeerAE | None:
         response_timeout_s=peer.response_timeout_s,
         tls=None if credentials is None else requestor_context(credentials),
         tls_name=peer.tls_name,
+        tls_identities=frozenset(peer.tls_identity),
     )
 
 

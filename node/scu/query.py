@@ -5,9 +5,11 @@ answers something else, or more than was asked for, is not believed. What a C-GE
 to the same door as any C-STORE and is answered only when it is durable.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -29,6 +31,7 @@ from node.scu.dimse import (
     c_get_rq,
     c_move_rq,
     count,
+    has_data_set,
     number,
     uid,
 )
@@ -55,9 +58,31 @@ _UIDS_AT_A_TIME: Final = 50
 _UNHEEDED: Final = 10_000
 """Matches that are passed over after a cancel; what is on its way, and a lot more."""
 
-Receive = Callable[[Uid, Uid, Uid, bytes], int]
-"""Takes SOP class, SOP instance, transfer syntax and data set of what a C-GET brings; returns the
-status to answer with, once the object is durable."""
+
+class Coming(Protocol):
+    """An object that a C-GET brings (`node.scu.bringing.Coming`)."""
+
+    def write(self, fragment: memoryview, /) -> None:
+        """Take the next bytes of the data set."""
+        ...
+
+    def finish(self) -> int:
+        """Return the status to answer with, once the object is durable or refused."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the object: it did not come whole. Harmless after `finish`."""
+        ...
+
+
+class Take(Protocol):
+    """Begins to take in an object."""
+
+    def __call__(
+        self, *, sop_class_uid: Uid, sop_instance_uid: Uid, transfer_syntax_uid: Uid
+    ) -> Coming:
+        """Return where its bytes go."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +137,14 @@ def find(peer: PeerAE, keys: Dataset, *, limit: int) -> list[Dataset]:
                 raise PeerRefused(f"{peer} refuses the query (0x{status:04X})")
 
 
+class Find(Protocol):
+    """Asks somebody what he holds (`find` of one peer, or of an archive)."""
+
+    def __call__(self, keys: Dataset, *, limit: int) -> list[Dataset]:
+        """Return the matches."""
+        ...
+
+
 def held_at(peer: PeerAE, study: Uid, series: Uid, wanted: Collection[Uid]) -> set[Uid]:
     """Return those of `wanted` that a peer holds in a series (C-FIND at IMAGE level).
 
@@ -120,6 +153,11 @@ def held_at(peer: PeerAE, study: Uid, series: Uid, wanted: Collection[Uid]) -> s
     NotAccepted, PeerRefused, PeerUnreachable
         As `find`.
     """
+    return held_by(partial(find, peer), study, series, wanted)
+
+
+def held_by(ask: Find, study: Uid, series: Uid, wanted: Collection[Uid]) -> set[Uid]:
+    """Return those of `wanted` that are in a series, as whoever is asked says."""
     there: set[Uid] = set()
     ordered = sorted(set(wanted))
     for at in range(0, len(ordered), _UIDS_AT_A_TIME):
@@ -129,7 +167,7 @@ def held_at(peer: PeerAE, study: Uid, series: Uid, wanted: Collection[Uid]) -> s
         keys.StudyInstanceUID = study
         keys.SeriesInstanceUID = series
         keys.SOPInstanceUID = list(part)
-        answers = find(peer, keys, limit=2 * len(part))
+        answers = ask(keys, limit=2 * len(part))
         there |= {Uid(str(a.get("SOPInstanceUID", ""))) for a in answers} & set(part)
     return there
 
@@ -154,7 +192,7 @@ def move(peer: PeerAE, keys: Dataset, destination: AETitle) -> Retrieved:
 
 
 def get(
-    peer: PeerAE, keys: Dataset, classes: Sequence[Uid], receive: Receive, *, largest: int
+    peer: PeerAE, keys: Dataset, classes: Sequence[Uid], take: Take, *, largest: int
 ) -> Retrieved:
     """Let a peer send what `keys` name over the association of the question.
 
@@ -164,7 +202,8 @@ def get(
     keys : Dataset
     classes : sequence of Uid, at most 63
         Storage SOP classes that may come.
-    receive : Receive
+    take : Take
+        Where objects go, as their bytes come.
     largest : int
         Most bytes of one object.
 
@@ -181,21 +220,38 @@ def get(
             context_id, c_get_rq(message_id=message_id, sop_class_uid=GET), _encoded(keys, syntax)
         )
         while True:
-            message = association.receive(peer.response_timeout_s, limit=largest)
+            message = association.receive_command(peer.response_timeout_s)
             if number(message.command, 0x0100) == C_STORE_RQ:
-                context = association.context_of(message.context_id)
-                instance = uid(message.command, 0x1000)
-                if uid(message.command, 0x0002) != context.sop_class_uid or not instance:
-                    raise PeerUnreachable(f"{peer} sent an object that does not fit its context")
-                status = receive(
-                    context.sop_class_uid, instance, context.transfer_syntax_uid, message.data
-                )
-                association.answer(message, status)
+                _take_in(association, message, take, largest)
                 continue
+            if has_data_set(message.command):  # the list of what failed; the counts will do
+                deque(association.data_set(message, limit=_LARGEST_ANSWER), maxlen=0)
             _expect(peer, message, C_GET_RQ, message_id)
             done = _retrieved(peer, message)
             if done is not None:
                 return done
+
+
+def _take_in(association: Association, message: Message, take: Take, largest: int) -> None:
+    """Pass one object on as it comes, and answer when it is durable."""
+    peer = association.peer
+    context = association.context_of(message.context_id)
+    instance = uid(message.command, 0x1000)
+    fits = uid(message.command, 0x0002) == context.sop_class_uid
+    if not (fits and instance and has_data_set(message.command)):
+        raise PeerUnreachable(f"{peer} sent an object that does not fit its context")
+    coming = take(
+        sop_class_uid=context.sop_class_uid,
+        sop_instance_uid=instance,
+        transfer_syntax_uid=context.transfer_syntax_uid,
+    )
+    try:
+        for fragment in association.data_set(message, limit=largest):
+            coming.write(fragment)
+        status = coming.finish()
+    finally:
+        coming.discard()
+    association.answer(message, status)
 
 
 class _opened:  # noqa: N801 - reads as the function that it stands for

@@ -7,15 +7,17 @@ address that anybody could claim is no address. We are the provider there, so we
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from node.config.model import Config
 from node.domain import AETitle, Clock
-from node.errors import DeliveryError, LedgerError, NotAccepted, PeerUnreachable
+from node.errors import DeliveryError, NotAccepted, PeerUnreachable
 from node.log import event
+from node.rounds import Rounds
 from node.scu.association import Association, PeerAE, Roles
 from node.scu.commitment import CONTEXTS, SUCCESS
 from node.scu.destinations import peer_of
@@ -75,7 +77,7 @@ def addresses(config: Config) -> Callable[[AETitle], PeerAE | None]:
     return known.get
 
 
-class Reporter:
+class Reporter(Rounds):
     """Sends what we owe, in its own thread.
 
     Parameters
@@ -89,33 +91,12 @@ class Reporter:
     def __init__(
         self, reports: Reports, peer_of: Callable[[AETitle], PeerAE | None], clock: Clock
     ) -> None:
+        super().__init__("commitment-reports", failure_pause_s=_FIRST_S, least_pause_s=_PAUSE_S)
         self._reports = reports
         self._peer_of = peer_of
         self._clock = clock
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="commitment-reports", daemon=True)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs; for the watchdog."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to report."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look now: a peer may have asked."""
-        self._wake.set()
-
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the report that is being sent, and end."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
+    @override
     def run_once(self) -> float:
         """Send what is due; return the seconds until there may be more.
 
@@ -151,19 +132,6 @@ class Reporter:
         if due is None:
             return _POLL_S
         return min(_POLL_S, max(0.05, (due - self._clock.now()).total_seconds()))
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                pause = self.run_once()
-            except LedgerError:
-                pause = _FIRST_S
-            except Exception as error:  # noqa: BLE001 - the edge of a thread that must not end
-                event(_log, "reporter_failed", level=logging.ERROR, error=error)
-                pause = _FIRST_S
-            self._wake.wait(pause)
-            self._stopping.wait(_PAUSE_S)
 
     def _again(self, report: OutgoingReport) -> None:
         now = self._clock.now()

@@ -8,7 +8,7 @@ a deterministic re-encoding of the same values. Nothing else is converted (PS3.4
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydicom.filewriter import write_dataset
 from node.domain import Uid
 from node.errors import CannotUnderstand, NotAccepted, PeerUnreachable
 from node.scu.association import MAXIMUM_CONTEXTS, Association, Context, PeerAE
+from node.scu.dimse import Response
 from node.store import part10
 
 _log = logging.getLogger(__name__)
@@ -31,8 +32,12 @@ IMPLICIT: Final = Uid(part10.IMPLICIT_VR_LITTLE_ENDIAN)
 CONVERTIBLE: Final = {EXPLICIT: IMPLICIT, IMPLICIT: EXPLICIT}
 """Stored syntax -> the one that it can be re-encoded in without touching a value."""
 
-_HEAD: Final = 64 * 1024
-"""Bytes of a file that hold its meta information, with room to spare."""
+_HEAD: Final = 4 * 1024
+"""Bytes of a file that hold the meta information of nearly every one."""
+_LONGEST_HEAD: Final = 64 * 1024
+"""The same for any, with room to spare."""
+_ELEMENT: Final = 8
+"""Bytes of the data set that must be seen behind it, to know that it ended."""
 
 
 class Outcome(StrEnum):
@@ -231,14 +236,37 @@ def send(association: Association, item: Outgoing) -> Result:
     PeerUnreachable
         The association is gone; nothing is known about the object.
     """
+    return next(send_each(association, [item]))
+
+
+def send_each(association: Association, items: Sequence[Outgoing]) -> Iterator[Result]:
+    """Send objects one after the other; yield what became of each.
+
+    While the peer works on one, the file of the next is opened and looked at, so that the peer
+    does not wait for our disk.
+
+    Raises
+    ------
+    PeerUnreachable
+        The association is gone; nothing is known about the object that came next.
+    """
+    following: _Ready | Result | None = None
     try:
-        context = _accepted_context(association, item)
-        with _opened(item, context.transfer_syntax_uid) as (data, length):
-            answer = association.store(context, item.sop_instance_uid, data, length)
-    except NotAccepted as error:
-        return Result(
-            item=item, outcome=Outcome.REFUSED, status=None, reason=str(error), hint=error.advice
-        )
+        for number, item in enumerate(items):
+            ready, following = following or _prepared(association, item), None
+            if isinstance(ready, _Ready):
+                ready.begin(association)
+                if number + 1 < len(items):
+                    following = _prepared(association, items[number + 1])
+                yield _judged(item, association.end_store())
+            else:
+                yield ready
+    finally:
+        if isinstance(following, _Ready):
+            following.file.close()
+
+
+def _judged(item: Outgoing, answer: Response) -> Result:
     row = verdict(answer.status)
     return Result(
         item=item,
@@ -261,8 +289,8 @@ def send_batch(
     """
     for part in batches(items):
         with Association.open(peer, contexts_for(part)) as association:
-            for item in part:
-                on_result(send(association, item))
+            for result in send_each(association, part):
+                on_result(result)
 
 
 def _accepted_context(association: Association, item: Outgoing) -> Context:
@@ -279,29 +307,58 @@ def _accepted_context(association: Association, item: Outgoing) -> Context:
     )
 
 
-@contextmanager
-def _opened(item: Outgoing, wanted: Uid) -> Iterator[tuple[BinaryIO, int]]:
-    """Yield the data set in the syntax that is wanted, and its length in bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """An object that can be sent at once."""
+
+    item: Outgoing
+    context: Context
+    file: BinaryIO
+    data: BinaryIO
+    """The data set in the syntax of the context: the file itself, or what was made of it."""
+    length: int
+
+    def begin(self, association: Association) -> None:
+        """Send it; an error in the middle of the file leaves the association unusable."""
+        with self.file:
+            try:
+                association.begin_store(
+                    self.context, self.item.sop_instance_uid, self.data, self.length
+                )
+            except OSError as error:
+                raise PeerUnreachable(
+                    f"reading the stored file failed: {error.strerror}"
+                ) from error
+
+
+def _prepared(association: Association, item: Outgoing) -> _Ready | Result:
+    """Return an object ready to be sent, or why it cannot be.
 
     An unreadable file is our own fault and no reason to stop the batch, so it is refused before
-    a byte of it is sent; an error in the middle of the file aborts the association.
+    a byte of it is sent.
     """
     try:
-        file = item.path.open("rb")
+        context = _accepted_context(association, item)
+        file = _opened(item)
+        try:
+            data, length = _in_syntax(file, item.transfer_syntax_uid, context.transfer_syntax_uid)
+        except BaseException:
+            file.close()
+            raise
+    except (NotAccepted, CannotUnderstand) as error:
+        hint = error.advice if isinstance(error, NotAccepted) else "run `rtnode check`"
+        return Result(item=item, outcome=Outcome.REFUSED, status=None, reason=str(error), hint=hint)
+    return _Ready(item=item, context=context, file=file, data=data, length=length)
+
+
+def _opened(item: Outgoing) -> BinaryIO:
+    try:
+        return item.path.open("rb", buffering=0)
     except OSError as error:
         raise NotAccepted(
             f"the stored file cannot be read: {error.strerror}",
             hint="run `rtnode check`; the data volume may be failing",
         ) from error
-    with file:
-        try:
-            data, length = _in_syntax(file, item.transfer_syntax_uid, wanted)
-        except CannotUnderstand as error:
-            raise NotAccepted(str(error), hint="run `rtnode check`") from error
-        try:
-            yield data, length
-        except OSError as error:
-            raise PeerUnreachable(f"reading the stored file failed: {error.strerror}") from error
 
 
 def _in_syntax(file: BinaryIO, recorded: Uid, wanted: Uid) -> tuple[BinaryIO, int]:
@@ -345,7 +402,18 @@ def reencoded(file: BinaryIO, *, implicit: bool) -> bytes:
 
 def _start_of_data_set(file: BinaryIO) -> tuple[Uid, int]:
     """Return the transfer syntax of a DICOM file and the offset of its data set."""
+    found = None
+    with suppress(CannotUnderstand):
+        found = _split(file, _HEAD)
+    syntax, start, seen = found or (Uid(""), 0, 0)
+    if seen < _ELEMENT:
+        syntax, start, _ = _split(file, _LONGEST_HEAD)
+    return syntax, start
+
+
+def _split(file: BinaryIO, size: int) -> tuple[Uid, int, int]:
+    """Return syntax and offset by the first `size` bytes, and how many of them are behind it."""
     file.seek(0)
-    head = file.read(_HEAD)
+    head = file.read(size)
     content = part10.split(head)
-    return Uid(content.transfer_syntax_uid), len(head) - len(content.data)
+    return Uid(content.transfer_syntax_uid), len(head) - len(content.data), len(content.data)

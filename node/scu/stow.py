@@ -5,31 +5,20 @@ memory. The answer is per object, with the same reasons as a C-STORE status, so 
 says what they mean. What may have arrived before is looked up first (QIDO-RS, 10.6).
 """
 
-import base64
 import http.client
 import json
 import logging
 import secrets
-import ssl
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pydicom
-from typing_extensions import override
 
-from node.config.model import DicomWeb
-from node.errors import (
-    AssociationRejected,
-    ConfigError,
-    DeliveryError,
-    PeerBusy,
-    PeerUnreachable,
-)
+from node.errors import PeerUnreachable
 from node.log import event
+from node.scu.dicomweb import Server, WebClient
 from node.scu.sender import Outcome, Outgoing, Result, verdict
 
 _log = logging.getLogger(__name__)
@@ -39,8 +28,6 @@ _BLOCK: Final = 256 * 1024
 _MOST_OBJECTS: Final = 16
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one request; a larger object travels alone. What breaks with a request is not much."""
-_LARGEST_ANSWER: Final = 4 * 1024 * 1024
-_JSON: Final = "application/dicom+json"
 
 _STORED: Final = "00081199"
 _FAILED: Final = "00081198"
@@ -51,51 +38,13 @@ _WARNING: Final = "00081196"
 
 _ANSWERED: Final = frozenset({200, 202, 409})
 """HTTP statuses that come with an answer for each object."""
-_NOT_ALLOWED: Final = frozenset({401, 403, 407})
-_BUSY: Final = frozenset({408, 429, 503})
 _ONE_OBJECT: Final = frozenset({400, 413, 415})
 """Statuses that may be the fault of an object of the request."""
 _NO_ANSWER: Final = frozenset({400, 404, 405, 406, 410, 501})
 """Statuses of a query that say nothing about whether results can be stored."""
+_EXPECTED: Final = _ANSWERED | _ONE_OBJECT | {http.client.NO_CONTENT}
 _DUPLICATE: Final = 0x0111
 """It holds the SOP Instance UID already, which is made from the content."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A DICOMweb server and how we show who we are."""
-
-    url: str
-    """Without a slash at the end; ``/studies`` follows."""
-    timeout_s: float
-    authorization: str = ""
-    """Value of the header; empty for none."""
-    tls: ssl.SSLContext | None = None
-
-    @override
-    def __str__(self) -> str:
-        return self.url
-
-    @classmethod
-    def of(cls, name: str, section: DicomWeb) -> "Server":
-        """Return the server that the configuration describes.
-
-        Raises
-        ------
-        ConfigError
-            A file of a secret or of authorities cannot be used.
-        """
-        secure = urlsplit(section.url).scheme == "https"
-        try:
-            tls = ssl.create_default_context(cafile=section.authorities) if secure else None
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError([f"dicomweb.{name}.authorities: cannot be used: {error}"]) from error
-        return cls(
-            url=section.url.rstrip("/"),
-            timeout_s=section.response_timeout_s,
-            authorization=_authorization(name, section),
-            tls=tls,
-        )
 
 
 class StowDestination:
@@ -103,8 +52,7 @@ class StowDestination:
 
     def __init__(self, name: str, server: Server) -> None:
         self._name = name
-        self._server = server
-        self._connection: http.client.HTTPConnection | None = None
+        self._client = WebClient(server)
 
     @property
     def name(self) -> str:
@@ -138,9 +86,7 @@ class StowDestination:
 
     def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._client.close()
 
     def _store(self, items: Sequence[tuple[Outgoing, int]]) -> Iterator[Result]:
         boundary = f"rtnode-{secrets.token_hex(16)}"
@@ -153,7 +99,7 @@ class StowDestination:
         }
         body = _body([item.path for item, _ in items], [s for _, s in items], head, tail)
         try:
-            status, answer = self._request("POST", "/studies", headers, body)
+            status, answer = self._client.request("POST", "/studies", headers, body)
         except PeerUnreachable as error:  # blames the first; the others may have arrived as well
             for item, _ in items[1:]:
                 yield Result(
@@ -164,7 +110,7 @@ class StowDestination:
                     hint=error.advice,
                 )
             raise
-        self._raise_for(status)
+        self._client.raise_for(status, expected=_EXPECTED)
         if status in _ONE_OBJECT and len(items) > 1:  # find out which: one by one
             for single in items:
                 yield from self._store([single])
@@ -226,7 +172,7 @@ class StowDestination:
         try:
             listed = json.loads(answer) if status == http.client.OK and answer else []
             return any(item.sop_instance_uid in i["00080018"]["Value"] for i in listed)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             return False
 
     def _query(self, path: str) -> tuple[int, bytes]:
@@ -237,63 +183,13 @@ class StowDestination:
         DeliveryError
             It is in trouble, or does not let us in.
         """
-        status, answer = self._request("GET", path, {}, None)
+        status, answer = self._client.request("GET", path)
         if status in _NO_ANSWER:
             event(_log, "lookup_failed", level=logging.WARNING, error=None, destination=self._name,
                   reason=f"HTTP {status}")  # fmt: skip
         else:
-            self._raise_for(status)
+            self._client.raise_for(status, expected=_EXPECTED)
         return status, answer
-
-    def _request(
-        self, method: str, path: str, headers: Mapping[str, str], body: Iterator[bytes] | None
-    ) -> tuple[int, bytes]:
-        parts = urlsplit(self._server.url)
-        if self._connection is None:
-            self._connection = self._open(parts.hostname or "", parts.port)
-        everything = {"Accept": _JSON, "User-Agent": "rtnode", **headers}
-        if self._server.authorization:
-            everything["Authorization"] = self._server.authorization
-        try:
-            self._connection.request(method, parts.path + path, body=body, headers=everything)
-            answer = self._connection.getresponse()
-            content = answer.read(_LARGEST_ANSWER)
-            if not answer.isclosed():
-                raise PeerUnreachable(f"{self._server} answered without an end")
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            cause = getattr(error, "strerror", None) or type(error).__name__
-            raise PeerUnreachable(
-                f"lost {self._server}: {cause}", hint="check dicomweb.*.url and that it runs"
-            ) from error
-        except DeliveryError:
-            self.close()
-            raise
-        if answer.will_close:
-            self.close()
-        return answer.status, content
-
-    def _open(self, host: str, port: int | None) -> http.client.HTTPConnection:
-        timeout = self._server.timeout_s
-        if self._server.tls is None:
-            return http.client.HTTPConnection(host, port, timeout=timeout)
-        return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._server.tls)
-
-    def _raise_for(self, status: int) -> None:
-        """Raise where the server as a whole is the trouble."""
-        if status in _NOT_ALLOWED:
-            raise AssociationRejected(
-                f"{self._server} does not let us in (HTTP {status})",
-                hint="correct user and secret_file of this dicomweb server",
-            )
-        if status in _BUSY:
-            raise PeerBusy(f"{self._server} is busy (HTTP {status})")
-        known = status in _ANSWERED or status in _ONE_OBJECT or status == http.client.NO_CONTENT
-        if not known:
-            raise PeerUnreachable(
-                f"{self._server} answered HTTP {status}",
-                hint="check dicomweb.*.url: it ends where /studies begins",
-            )
 
 
 def _found(item: Outgoing) -> Result:
@@ -337,34 +233,6 @@ def _answers(body: bytes) -> dict[str, tuple[bool, int]]:
             for item in document.get(attribute, {}).get("Value", []):
                 reason = item.get(reason_of, {}).get("Value", [0])
                 said[str(item[_INSTANCE]["Value"][0])] = (kept, int(reason[0]))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return {}
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return {}  # JSON of Python knows Infinity, and any depth
     return said
-
-
-def _authorization(name: str, section: DicomWeb) -> str:
-    if section.secret_file is None:
-        return ""
-    secret = _secret(f"dicomweb.{name}.secret_file", section.secret_file)
-    if section.user is None:
-        return f"Bearer {secret}"
-    return "Basic " + base64.b64encode(f"{section.user}:{secret}".encode()).decode()
-
-
-def _secret(key: str, path: Path) -> str:
-    """Read the first line of a file that nobody else may read.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read, is empty, or is open to others.
-    """
-    try:
-        if path.stat().st_mode & stat.S_IRWXO:
-            raise ConfigError([f"{key}: {path} is open to others; chmod 0600"])
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"{key}: cannot read {path}"]) from error
-    if not lines or not lines[0].strip():
-        raise ConfigError([f"{key}: {path} is empty"])
-    return lines[0].strip()

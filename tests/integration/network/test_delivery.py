@@ -41,11 +41,12 @@ class MemoryOutbox:
                 self.sending[d.id] = d
             return ready
 
-    def delivery_sent(self, delivery_id, *, status, note=""):
+    def deliveries_sent(self, sent):
         with self._lock:
-            assert delivery_id not in self.sent
-            del self.sending[delivery_id]
-            self.sent[delivery_id] = (status, note)
+            for one in sent:
+                assert one.delivery_id not in self.sent
+                del self.sending[one.delivery_id]
+                self.sent[one.delivery_id] = (one.status, one.note)
 
     def delivery_failed(self, delivery_id, *, transient, status, reason, hint, not_before=None):
         with self._lock:
@@ -209,7 +210,7 @@ def test_stopping_between_two_objects_leaves_nothing_claimed(outbox, deliver):
         gate.set()
         stopping.join(10)
 
-        assert not worker.alive
+        assert not worker.alive()
         assert set(outbox.sent) == {1, 2}
         assert not outbox.sending
         assert set(outbox.waiting) == set(range(3, 9))

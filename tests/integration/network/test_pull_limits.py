@@ -13,13 +13,17 @@ from node.config.model import Pull
 from node.domain import AETitle, Uid
 from node.errors import NotAccepted, OutOfResources, PeerRefused, PeerUnreachable
 from node.routing.wants import Want
-from node.scu.association import PeerAE
-from node.scu.pull import Archive, Puller
+from node.scu.archives import PeerArchive
+from node.scu.association import MAXIMUM_PDU_LENGTH, PeerAE
+from node.scu.bringing import HEAD
+from node.scu.pull import Puller
 from node.scu.query import FIND, GET, MOVE, Retrieved, find, get, move
 from tests.integration.network.support import (
     CT,
     EXPLICIT,
     IMPLICIT,
+    FakeDoor,
+    data_set_of,
     dead_port,
     peer_at,
     write_object,
@@ -107,6 +111,9 @@ class Desk:
                     raise OutOfResources("full")
                 desk.taken.append(sop_instance_uid)
 
+            def discard(self) -> None:
+                """Fine."""
+
         return Arrival()
 
     def association_opened(self, source) -> None:
@@ -133,8 +140,9 @@ def want(tmp_path) -> Want:
 
 def puller(port: int, clock, pull: Pull = Pull.MOVE, door=None, **changes) -> Puller:
     peer: PeerAE = peer_at(port, called="PACS", connect_timeout_s=1.0, response_timeout_s=2.0)
-    archive = Archive(name="pacs", peer=peer, pull=pull, pause_s=0.0)
-    return Puller([archive], door, AETitle("RTNODE"), clock, largest=1 << 20, **changes)
+    settings = {"largest": 1 << 20, "door": door, "title": AETitle("RTNODE")} | changes
+    archive = PeerArchive(name="pacs", peer=peer, pull=pull, pause_s=0.0, **settings)
+    return Puller([archive], clock)
 
 
 def test_a_thing_that_nobody_has_is_looked_for_once(clock, want, tmp_path):
@@ -216,7 +224,7 @@ def hung_up(*_) -> Retrieved:
 def test_what_a_move_did_not_bring_is_noted_for_whoever_judges_its_series(
     clock, want, monkeypatch, answer, failed
 ):
-    monkeypatch.setattr("node.scu.pull.move", answer)
+    monkeypatch.setattr("node.scu.archives.move", answer)
     notes = []
     with Peer() as peer:
         looking = puller(peer.port, clock, note=lambda action, **d: notes.append((action, d)))
@@ -274,6 +282,55 @@ def test_a_c_get_of_which_something_did_not_come_is_no_released_association(cloc
     assert desk.ends == [("ABORTED", 1, 0)]
 
 
+def test_an_object_of_a_c_get_is_never_held_in_memory_as_a_whole(clock, tmp_path):
+    """It goes to the door as it comes; before that only its beginning, to know whose it is."""
+    size = 1 << 20
+    door = FakeDoor()
+    pieces: list[int] = []
+
+    def write(arrival, fragment) -> None:
+        pieces.append(len(fragment))
+
+    large = write_object(tmp_path, 1, pixels=size)
+    with Peer(series="2.25.2", brings=[large]) as peer, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.integration.network.support.FakeArrival.write", write)
+        looking = puller(peer.port, clock, Pull.GET, door, largest=2 * size)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+
+    assert sum(pieces) == len(data_set_of(large))
+    assert max(pieces) <= HEAD + MAXIMUM_PDU_LENGTH < size
+    assert [end[1:] for end in door.ended] == [("RELEASED", 1, 0)]
+
+
+def test_an_object_of_a_c_get_beyond_the_limit_ends_the_association(clock, tmp_path):
+    door = FakeDoor()
+    large = write_object(tmp_path, 1, pixels=1 << 20)
+    with Peer(series="2.25.2", brings=[large]) as peer:
+        looking = puller(peer.port, clock, Pull.GET, door, largest=1 << 19)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+
+    assert not door.stored
+    assert door.discarded == 1
+    assert [end[1] for end in door.ended] == ["LOST"]
+
+
+def test_a_large_object_of_a_stranger_is_refused_before_it_is_anywhere(clock, tmp_path):
+    door = FakeDoor()
+    other = write_object(tmp_path, 2, pixels=1 << 19)
+    changed = dcmread(other)
+    changed.SeriesInstanceUID = "2.25.3"
+    changed.save_as(other)
+    with Peer(series="2.25.2", brings=[other, write_object(tmp_path, 1)]) as peer:
+        looking = puller(peer.port, clock, Pull.GET, door)
+        looking.ask(wanted(tmp_path))
+        looking.run_once()
+
+    assert [s.sop_instance_uid for s in door.stored] == ["2.25.1234567890.1"]
+    assert [end[1:] for end in door.ended] == [("ABORTED", 1, 1)]
+
+
 def test_what_was_not_asked_for_does_not_come_in_by_c_get(clock, tmp_path):
     """Another series, and with it another patient: an archive may send what it likes."""
     other = write_object(tmp_path, 2)
@@ -317,7 +374,7 @@ def test_an_answer_that_nobody_foresaw_ends_its_own_search_and_no_other(clock, w
     def stumble(*_, **__):
         raise ValueError("patient Canary^Name")
 
-    monkeypatch.setattr("node.scu.pull.find", stumble)
+    monkeypatch.setattr("node.scu.archives.find", stumble)
     looking = puller(dead_port(), clock)
     news = []
     looking.on_news = lambda: news.append(1)
@@ -331,7 +388,7 @@ def test_an_answer_that_nobody_foresaw_ends_its_own_search_and_no_other(clock, w
 
 
 def test_without_archives_nothing_is_wanted(clock, want):
-    assert not Puller([], None, AETitle("RTNODE"), clock, largest=1).ask(want)
+    assert not Puller([], clock).ask(want)
 
 
 @pytest.mark.parametrize("status", [0xA701, 0xA900, 0xC000])
@@ -341,7 +398,7 @@ def test_the_failures_of_a_retrieval_are_errors(status):
     with Peer(move_status=status) as peer:
         address = peer_at(peer.port, called="PACS")
         with pytest.raises(PeerRefused):
-            get(address, keys, [CT], lambda *_: 0, largest=1 << 20)
+            get(address, keys, [CT], lambda **_: None, largest=1 << 20)
         with pytest.raises(PeerRefused, match="0xA801"):
             move(address, keys, AETitle("RTNODE"))
 

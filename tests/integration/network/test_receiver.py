@@ -159,12 +159,12 @@ def test_every_listed_class_is_accepted_in_every_listed_syntax():
     assert accepted == set(contexts)
 
 
-def test_deflated_and_unlisted_classes_are_not_accepted():
-    deflated = Context(CT, Uid("1.2.840.10008.1.2.1.99"))
+def test_unlisted_classes_and_syntaxes_are_not_accepted():
+    video = Context(CT, Uid("1.2.840.10008.1.2.4.102"))
     ultrasound = Context(Uid("1.2.840.10008.5.1.4.1.1.6.1"), EXPLICIT)
     with (
         receiving(FakeDoor()) as receiver,
-        associate(receiver.port, deflated, ultrasound, Context(CT, EXPLICIT)) as association,
+        associate(receiver.port, video, ultrasound, Context(CT, EXPLICIT)) as association,
     ):
         assert set(association.accepted) == {Context(CT, EXPLICIT)}
 
@@ -192,6 +192,7 @@ DCMTK_PROPOSALS = {
     "1.2.840.10008.1.2.4.90": "-xv",
     "1.2.840.10008.1.2.4.91": "-xw",
     "1.2.840.10008.1.2.5": "-xr",
+    "1.2.840.10008.1.2.1.99": "-xd",
 }
 
 

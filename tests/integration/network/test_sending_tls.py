@@ -178,3 +178,19 @@ def test_the_configuration_says_which_peer_speaks_tls(tmp_path, node):
     assert safe.tls_name == "x"
     assert plain is not None
     assert plain.tls is None
+
+
+def test_a_peer_with_the_certificate_of_another_gets_nothing(tmp_path, ca, node, pacs):
+    """Its authority is ours and its host name fits: still it is not the one that was named."""
+    item = outgoing(write_object(tmp_path))
+    with tls_peer(pacs) as (port, received):
+        with pytest.raises(PeerUnreachable, match="not the one under tls_identity"):
+            Association.open(
+                over_tls(port, node, tls_identities=frozenset({"CN=another"})),
+                [Context(CT, EXPLICIT)],
+            )
+        assert not received
+        right = over_tls(port, node, tls_identities=frozenset({"CN=another", "CN=pacs"}))
+        destination = PeerDestination("pacs", right)
+        assert [r.outcome for r in destination.deliver([item])] == [Outcome.SENT]
+        destination.close()

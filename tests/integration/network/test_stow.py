@@ -10,8 +10,9 @@ import pytest
 
 from node.config.model import DicomWeb
 from node.errors import AssociationRejected, ConfigError, DeliveryError, PeerUnreachable
+from node.scu.dicomweb import Server
 from node.scu.sender import Outcome
-from node.scu.stow import Server, StowDestination
+from node.scu.stow import StowDestination
 from tests.integration.network.support import dead_port, outgoing, silent_listener, write_object
 from tests.orthanc_kit import DICOMWEB, orthanc
 

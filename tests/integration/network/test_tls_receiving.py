@@ -15,7 +15,7 @@ from node.domain import AETitle
 from node.errors import ConfigError
 from node.scp.server import Receiver
 from node.scp.settings import ReceiverSettings
-from node.tls import Credentials, handshake, requestor_context
+from node.tls import Credentials, handshake, identity, requestor_context
 from tests.conftest import program
 from tests.integration.network.support import FakeDoor, data_set_of, receiving, until, write_object
 from tests.tls_kit import OPENSSL, Authority, authority
@@ -261,3 +261,43 @@ def test_stopping_tells_a_tls_peer_by_an_abort_that_it_can_read(node, peer):
             assert isinstance(raw.socket, ssl.SSLSocket)
             assert raw.read()[0] == 7
     assert Path(node.key).exists()
+
+
+def identity_of(credentials: Credentials) -> str:
+    """Return the fingerprint as `openssl x509 -fingerprint -sha256` prints it."""
+    shown = subprocess.run(
+        [str(OPENSSL), "x509", "-in", credentials.certificate, "-noout", "-fingerprint", "-sha256"],
+        capture_output=True, check=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    return identity("sha256:" + shown.strip().partition("=")[2])
+
+
+@pytest.mark.parametrize("spelling", ["fingerprint", "common name", "issued for"])
+def test_a_certificate_that_is_bound_to_an_ae_title_opens_it_and_no_other_does(
+    ours, node, peer, spelling
+):
+    """Both are signed by the authority that we believe; only one is the modality's."""
+    thief = ours.issue("thief", host="thief.example.org")
+    wanted = {
+        "fingerprint": identity_of(peer),
+        "common name": identity("CN=peer"),
+        "issued for": identity("DNS:LOCALHOST"),
+    }[spelling]
+    settings = tls(node, tls_identities={AETitle("CT1"): frozenset({identity("CN=x"), wanted})})
+    with receiving(FakeDoor(), **settings) as receiver:
+        with over_tls(receiver.tls_port, thief) as raw:
+            raw.send(associate_request(calling="CT1"))
+            assert raw.read() == (3, bytes([0, 1, 1, 3]))
+        with over_tls(receiver.tls_port, peer) as raw:
+            raw.send(associate_request(calling="CT1"))
+            assert raw.read()[0] == 2
+        with over_tls(receiver.tls_port, thief) as raw:  # an AE title that is bound to nothing
+            raw.send(associate_request(calling="CT2"))
+            assert raw.read()[0] == 2
+
+
+def test_a_bound_ae_title_has_no_way_in_without_a_certificate(node, peer):
+    settings = tls(node, tls_identities={AETitle("CT1"): frozenset({identity_of(peer)})})
+    with receiving(FakeDoor(), **settings) as receiver, RawPeer(receiver.port) as raw:
+        raw.send(associate_request(calling="CT1"))
+        assert raw.read() == (3, bytes([0, 1, 1, 3]))

@@ -1,5 +1,7 @@
 """The delivery worker against a fake outbox and a fake destination: no sockets, no sleeping."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.domain import Delivery, Uid
+from node.domain import Delivery, SentDelivery, Uid
 from node.errors import AssociationRejected, LedgerError, PeerUnreachable
 from node.scu.delivery import BATCH, FEW, Breaker, DeliveryWorker, RetryPolicy
 from node.scu.sender import Outcome, Outgoing, Result
@@ -42,6 +44,9 @@ class FakeOutbox:
     held: dict[int, tuple[int | None, str, str]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     errors: list[LedgerError] = field(default_factory=list)
+    commits: list[list[int]] = field(default_factory=list)
+    """Deliveries that were recorded together."""
+    before_commit: Callable[[], object] = lambda: None
 
     def add(self, number: int, created: datetime = START) -> None:
         self.pending[number] = delivery(number, created=created)
@@ -56,10 +61,13 @@ class FakeOutbox:
             self.sending[d.id] = d
         return claimed
 
-    def delivery_sent(self, delivery_id: int, *, status: int, note: str = "") -> None:
+    def deliveries_sent(self, sent: Sequence[SentDelivery]) -> None:
+        self.before_commit()
         self._maybe_fail()
-        del self.sending[delivery_id]
-        self.sent[delivery_id] = (status, note)
+        self.commits.append([one.delivery_id for one in sent])
+        for one in sent:
+            del self.sending[one.delivery_id]
+            self.sent[one.delivery_id] = (one.status, one.note)
 
     def delivery_failed(
         self, delivery_id, *, transient, status, reason, hint, not_before=None
@@ -350,7 +358,7 @@ def test_a_worker_thread_delivers_and_ends(clock, outbox):
     delivering.start()
     delivering.stop()
 
-    assert not delivering.alive
+    assert not delivering.alive()
     assert destination.closed >= 1
 
 
@@ -389,3 +397,49 @@ def test_an_object_over_which_peer_or_node_stumbles_does_not_block_the_queue(clo
 
     assert set(outbox.sent) == {1, 2}
     assert outbox.pending[0].attempt >= 1
+
+
+def test_answers_gather_while_a_commit_is_under_way(clock, outbox):
+    """A commit is a sync of the disk: it costs as much as the sending of many objects."""
+    for n in range(BATCH):
+        outbox.add(n)
+    all_sent = threading.Event()
+    outbox.before_commit = lambda: all_sent.wait(10)
+
+    def work(number: int) -> None:
+        if number == BATCH - 1:
+            all_sent.set()
+
+    worker(FakeDestination(on_item=work), outbox, clock).run_once()
+
+    assert len(outbox.commits) <= 3
+    assert sorted(outbox.sent) == list(range(BATCH))
+
+
+def test_an_answer_is_recorded_while_the_peer_takes_its_time_for_the_next_object(clock, outbox):
+    """A node that dies now must not have forgotten it."""
+    for n in range(3):
+        outbox.add(n)
+    recorded: list[list[int]] = []
+
+    def work(number: int) -> None:
+        deadline = time.monotonic() + 10
+        while number and number - 1 not in outbox.sent and time.monotonic() < deadline:
+            time.sleep(0.001)
+        recorded.append(sorted(outbox.sent))
+
+    worker(FakeDestination(on_item=work), outbox, clock).run_once()
+
+    assert recorded == [[], [0], [0, 1]]
+
+
+def test_what_was_answered_before_a_break_is_recorded_before_the_break_is(clock, outbox):
+    for n in range(6):
+        outbox.add(n)
+
+    worker(FakeDestination(fails_before=4), outbox, clock).run_once()
+
+    assert sorted(outbox.sent) == [0, 1, 2, 3]
+    assert outbox.reasons == {4: "gone"}
+    assert sorted(outbox.pending) == [4, 5]
+    assert not outbox.sending
