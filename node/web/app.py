@@ -19,6 +19,7 @@ from node.web.guard import Guard, error_page
 from node.web.pages import (
     actions,
     data,
+    drift,
     job,
     login,
     monitor,
@@ -49,6 +50,7 @@ PAGES: Final[tuple[tuple[str, str, Page], ...]] = (
     ("GET", "/jobs/{job:int}/report/{name}", report.picture),
     ("POST", "/jobs/{job:int}/{action}", actions.on_job),
     ("POST", "/series/{uid}/complete", actions.complete),
+    ("GET", "/drift", drift.drift),
     ("GET", "/people", people.people),
     ("GET", "/{subject}/{id}/scene", data.scene),
     ("GET", "/{subject}/{id}/plane/{volume:int}/{axis:int}/{index:int}", data.plane),

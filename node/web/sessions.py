@@ -10,20 +10,25 @@ import hmac
 import secrets
 import threading
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
 
 from node.domain import Clock
 from node.web.users import User, Users
 
+T = TypeVar("T")
 PER_USER: Final = 5
 """Sessions of one user; the oldest ends when one more begins."""
 FAILURES: Final = 5
-"""Wrong passwords in the window before an address, or a user name, has to wait."""
+"""Wrong passwords of one user from one address in the window; then both together have to wait."""
+ADDRESS_FAILURES: Final = 20
+"""The same from one address, whoever it says it is."""
+NAME_FAILURES: Final = 50
+"""The same for one user from everywhere; then the user waits where no login succeeded before."""
 WINDOW_S: Final = 900.0
 """Time in which failures count. [s]"""
 _REMEMBERED: Final = 10_000
-"""Addresses and names whose failures are remembered."""
+"""Failures and known places that are remembered; the oldest are forgotten first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,8 @@ class Session:
     began: float
     seen: float
     """Monotonic times. [s]"""
+    viewed: set[str] = field(default_factory=set, compare=False)
+    """Whose images were looked at: each is written down once a session."""
 
 
 class Sessions:
@@ -102,41 +109,60 @@ class Sessions:
 
 
 class LoginBrake:
-    """Counts wrong passwords by address and by user name; both have to wait after a few."""
+    """Slows down guessing without a lock that somebody could turn on a user from elsewhere.
+
+    A few failures stop this user at this address, more stop the address. The count of a user over
+    all addresses is the slow brake against many machines; it does not hold at an address from
+    which the user has logged in, so a guesser cannot keep people out of their own workplace
+    (OWASP Authentication Cheat Sheet; the known place stands for its device cookie).
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._failures: dict[str, deque[float]] = {}
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._known: dict[tuple[str, str], None] = {}
 
-    def wait_s(self, *keys: str) -> float:
-        """Return how long [s] these must wait before the next try; 0 when they need not."""
+    def wait_s(self, name: str, address: str) -> float:
+        """Return how long [s] this user must wait at this address; 0 when not at all."""
         now = self._clock.monotonic()
         with self._lock:
-            return max((self._wait_s(key, now) for key in keys), default=0.0)
+            waits = [
+                self._wait_s((name, address), FAILURES, now),
+                self._wait_s(("", address), ADDRESS_FAILURES, now),
+            ]
+            if (name, address) not in self._known:
+                waits.append(self._wait_s((name, ""), NAME_FAILURES, now))
+            return max(waits)
 
-    def failed(self, *keys: str) -> None:
+    def failed(self, name: str, address: str) -> None:
         """Count one wrong password."""
         now = self._clock.monotonic()
         with self._lock:
-            for key in keys:
-                times = self._failures.pop(key, None) or deque(maxlen=FAILURES)
+            for key in ((name, address), ("", address), (name, "")):
+                times = self._failures.pop(key, None) or deque(maxlen=NAME_FAILURES)
                 times.append(now)
                 self._failures[key] = times
-            while len(self._failures) > _REMEMBERED:
-                self._failures.pop(next(iter(self._failures)))
+            _forget_oldest(self._failures)
 
-    def succeeded(self, *keys: str) -> None:
-        """Forget the failures of these."""
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget the failures of this user here, and know the place."""
         with self._lock:
-            for key in keys:
-                self._failures.pop(key, None)
+            self._failures.pop((name, address), None)
+            self._known.pop((name, address), None)
+            self._known[name, address] = None
+            _forget_oldest(self._known)
 
-    def _wait_s(self, key: str, now: float) -> float:
+    def _wait_s(self, key: tuple[str, str], most: int, now: float) -> float:
         times = self._failures.get(key)
-        if times is None or len(times) < FAILURES:
+        if times is None or len(times) < most:
             return 0.0
-        return max(0.0, times[0] + WINDOW_S - now)
+        return max(0.0, times[-most] + WINDOW_S - now)
+
+
+def _forget_oldest(remembered: dict[tuple[str, str], T]) -> None:
+    while len(remembered) > _REMEMBERED:
+        remembered.pop(next(iter(remembered)))
 
 
 def same(one: str, other: str) -> bool:

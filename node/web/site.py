@@ -1,25 +1,25 @@
 """What every page works with: configuration, ledger, users, sessions, pictures, words."""
 
-import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar, cast
+from typing import TypeVar, cast
 
 from pydantic import JsonValue
 
 from node.config.model import Config, WebSection
 from node.control.channel import NotRunning, Refused, request
+from node.control.live import Live, ask_node
 from node.domain import Clock
 from node.errors import NodeError
 from node.store.ledger import Ledger
 from node.store.store import open_reader
+from node.store.volume import Disk, volume_of
 from node.web.pictures.client import Pictures
 from node.web.render import Renderer
 from node.web.sessions import LoginBrake, Sessions
 from node.web.users import Users
 
-GIGABYTE: Final = 1e9
 T = TypeVar("T")
 
 
@@ -41,6 +41,7 @@ class Remembered:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[float, object]] = {}
+        self._versions: dict[str, tuple[object, object]] = {}
 
     def __call__(self, name: str, look: Callable[[], T]) -> T:
         """Return what `look` returned when it was last asked under `name`, if that is recent."""
@@ -50,6 +51,14 @@ class Remembered:
                 value = look()
                 self._kept[name] = (self._clock.monotonic(), value)
             return cast("T", value)
+
+    def same(self, name: str, version: object, look: Callable[[], T]) -> T:
+        """Return what `look` returned when `name` was last asked for with this version."""
+        with self._lock:
+            kept = self._versions.get(name)
+            if kept is None or kept[0] != version:
+                kept = self._versions[name] = (version, look())
+            return cast("T", kept[1])
 
 
 class LazyLedger:
@@ -123,25 +132,10 @@ class Site:
         except OSError as error:
             raise Refusal(503, f"the node cannot be asked: {error.strerror}") from None
 
-    def live(self) -> Mapping[str, JsonValue] | None:
+    def live(self) -> Live | None:
         """Return what the running node says of itself; None when it is down."""
-        try:
-            answer = self.ask(self.config.node.data_dir, "status")
-        except (NotRunning, OSError):
-            return None
-        except Refused as error:
-            return {"troubles": [str(error)]}
-        return answer if isinstance(answer, dict) else {}
+        return ask_node(self.config.node.data_dir, self.ask)
 
-    def disk(self) -> tuple[float, float, str]:
-        """Return (free GB, whole GB, OK, LOW or FULL) of the data volume."""
-        try:
-            usage = shutil.disk_usage(self.config.node.data_dir)
-        except OSError:
-            return 0.0, 0.0, "FULL"
-        free = usage.free / GIGABYTE
-        limits = self.config.storage
-        state = (
-            "FULL" if free < limits.min_free_gb else "LOW" if free < limits.warn_free_gb else "OK"
-        )
-        return free, usage.total / GIGABYTE, state
+    def disk(self) -> Disk:
+        """Return the state of the data volume."""
+        return volume_of(self.config.node.data_dir, self.config.storage)

@@ -35,6 +35,8 @@ COLORS: Final = (
 """Okabe and Ito (2008): told apart with every kind of color vision."""
 DASHES: Final = ("-", "--", ":", "-.")
 """Line styles, one a round through the colors."""
+ABREAST: Final = 3
+"""Planes in a row of `axial_planes`."""
 MANY: Final = 16
 """Names that fit into a legend beside a plot in the usual size."""
 DPI: Final = 100
@@ -130,6 +132,42 @@ def three_planes(
                 axes.contour(mask.astype(float), levels=[0.5], colors=[color], linewidths=1.2)
                 drawn[drawable(overlay.name)] = color
         axes.set_title(plane.name, color="white", fontsize=10)
+    _legend(figure, drawn)
+    return _save(figure, path, title, _window_text(window))
+
+
+def axial_planes(
+    scan: Scan,
+    path: Path,
+    planes: Sequence[tuple[int, str]],
+    *,
+    overlays: Sequence[Overlay] = (),
+    window: Window = LUNG,
+    title: str = "",
+) -> Path:
+    """Draw several axial planes, three in a row, and return `path`.
+
+    Parameters
+    ----------
+    scan, path, overlays, window, title
+        As in `three_planes`.
+    planes
+        Slice and words above it, at least one.
+    """
+    rows = -(-len(planes) // ABREAST)
+    figure = Figure(figsize=(13, 1.0 + 3.4 * rows), dpi=DPI, facecolor="black")
+    plane = Plane(scan.directions, scan.spacing, 0)
+    drawn: dict[str, str] = {}
+    for panel, (k, words) in enumerate(planes, start=1):
+        axes = figure.add_subplot(rows, ABREAST, panel)
+        _show(axes, plane.take(scan.hu, k), plane, window)
+        for number, overlay in enumerate(overlays):
+            mask = plane.take(overlay.mask, k)
+            if mask.any() and not mask.all():
+                color = overlay.color or COLORS[number % len(COLORS)]
+                axes.contour(mask.astype(float), levels=[0.5], colors=[color], linewidths=1.2)
+                drawn[drawable(overlay.name)] = color
+        axes.set_title(drawable(words), color="white", fontsize=10)
     _legend(figure, drawn)
     return _save(figure, path, title, _window_text(window))
 

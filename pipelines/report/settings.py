@@ -13,6 +13,12 @@ class OutputSettings(BaseModel):
         description="Also send the report as Encapsulated PDF, for viewers without SR or RT.",
         examples=[True],
     )
+    report_image: bool = Field(
+        default=False,
+        description="Also send the first page of the report as Secondary Capture, for viewers that"
+        " show images alone.",
+        examples=[True],
+    )
     segmentation: bool = Field(
         default=False,
         description="Also send the masks as DICOM Segmentation.",

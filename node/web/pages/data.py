@@ -11,14 +11,18 @@ from node.web.pages.report import dvh_curves, report_folder
 from node.web.pictures.client import Picture
 from node.web.pictures.subject import Subject, subject_of_job, subject_of_series
 from node.web.site import Refusal, Site
+from node.web.trail import viewed
 
 _LEVEL: Final = 1
 """Compression of planes: fast, and half the size."""
 
 
 def scene(site: Site, request: Request) -> Response:
-    """Return what there is to see."""
-    return JSONResponse(_ask(site, request, "scene").head)
+    """Return what there is to see; that somebody looks is part of the audit trail."""
+    head = _ask(site, request, "scene").head
+    kind = {"jobs": "job"}.get(request.path_params["subject"], request.path_params["subject"])
+    viewed(site, request, kind, request.path_params["id"])
+    return JSONResponse(head)
 
 
 def plane(site: Site, request: Request) -> Response:

@@ -10,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from node.log import event
 from node.web.guard import address, keep_login_secret, login_secret, session_cookie
-from node.web.site import Refusal, Site
+from node.web.site import Site
+from node.web.trail import tell
 
 _LONGEST_PATH: Final = 500
 _log = logging.getLogger(__name__)
@@ -28,18 +29,18 @@ def log_in(site: Site, request: Request) -> Response:
     given = request.state.form
     name, password = given.get("name", "").strip().lower()[:64], given.get("password", "")
     known = site.users.get(name) is not None
-    keys = (f"address {address(request)}", f"name {name}")
-    wait = site.brake.wait_s(*keys)
+    place = address(request)
+    wait = site.brake.wait_s(name, place)
     if wait > 0:
-        event(_log, "web_login_braked", level=logging.WARNING, address=address(request))
+        event(_log, "web_login_braked", level=logging.WARNING, address=place)
         return _form(site, request, 429, wait_minutes=math.ceil(wait / 60))
     user = site.users.check(name, password)
     if user is None:
-        site.brake.failed(*keys)
+        site.brake.failed(name, place)
         # A name that is none may be a password that was typed into the wrong field.
         _tell(site, request, "login_refused", name if known else "(unknown)")
         return _form(site, request, 401, wrong=True)
-    site.brake.succeeded(*keys)
+    site.brake.succeeded(name, place)
     token = site.sessions.begin(user)
     _tell(site, request, "login", user.name)
     response = RedirectResponse(_target(given.get("next", "")), status_code=303)
@@ -93,7 +94,4 @@ def _tell(site: Site, request: Request, action: str, name: str) -> None:
     """Write a login into the log and, while the node runs, into its ledger."""
     level = logging.WARNING if action == "login_refused" else logging.INFO
     event(_log, f"web_{action}", level=level, user=name, address=address(request))
-    try:
-        site.command("audit", action=action, by=name, address=address(request))
-    except Refusal as error:
-        event(_log, "web_audit_missing", level=logging.WARNING, what=action, reason=str(error))
+    tell(site, request, action, by=name)

@@ -19,7 +19,7 @@ def ready(site: Site, _request: Request) -> Response:
     live = site.remembered("live", site.live)
     if live is None:
         return PlainTextResponse("the node does not run\n", status_code=503)
-    if live.get("troubles"):
+    if live.troubles:
         return PlainTextResponse("the node is ill\n", status_code=503)
     return PlainTextResponse("ok\n")
 

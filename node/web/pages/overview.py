@@ -9,6 +9,7 @@ from starlette.responses import Response
 from node.config.model import SENDER
 from node.store.ledger import Ledger
 from node.store.records import Counts, HeldItem
+from node.store.volume import GIGABYTE
 from node.web.packs import packs
 from node.web.site import Site
 
@@ -20,22 +21,21 @@ def overview(site: Site, request: Request) -> Response:
     """Show node, disk, queues, workers, packs and the last day."""
     ledger = site.ledger()
     live = site.live()
-    free_gb, total_gb, disk_state = site.disk()
+    disk = site.disk()
     held = site.remembered("held", lambda: _held(ledger))
     counts = site.remembered("counts", ledger.counts)
     since = site.clock.now() - timedelta(days=1)
     day = site.remembered("day", lambda: ledger.activity(since))
-    listed = live.get("troubles") if live else None
     part = "overview_live.html" if request.query_params.get("part") else "overview.html"
     return site.renderer.page(
         request,
         part,
         node=site.config.node,
         live=live,
-        troubles=[str(t) for t in listed] if isinstance(listed, list) else [],
-        free_gb=free_gb,
-        total_gb=total_gb,
-        disk_state=disk_state,
+        troubles=live.troubles if live else (),
+        free_gb=disk.free_bytes / GIGABYTE,
+        total_gb=disk.total_bytes / GIGABYTE,
+        disk_state=disk.state.value,
         counts=counts,
         destinations=_destinations(site, counts),
         queues={(line.kind, line.name): line for line in ledger.queue()},

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from node.store.records import JobDetail
 from node.web.site import Refusal, Site
+from node.web.trail import viewed
 
 _TYPES: Final = {
     ".png": "image/png",
@@ -43,6 +44,7 @@ def report_files(site: Site, detail: JobDetail) -> dict[str, list[str]]:
 def report(site: Site, request: Request) -> Response:
     """Show the report's page."""
     detail = _detail(site, request)
+    viewed(site, request, "job", str(detail.job.id))
     pages = report_files(site, detail)["pages"]
     if not pages:
         raise Refusal(404, "this job has left no report")
@@ -51,7 +53,9 @@ def report(site: Site, request: Request) -> Response:
 
 def picture(site: Site, request: Request) -> Response:
     """Return a file of the report."""
-    return _file(site, _detail(site, request), request.path_params["name"])
+    detail = _detail(site, request)
+    viewed(site, request, "job", str(detail.job.id))
+    return _file(site, detail, request.path_params["name"])
 
 
 def report_folder(site: Site, detail: JobDetail) -> Path | None:

@@ -105,7 +105,7 @@ class Pictures:
         except TimeoutError:
             self._end()
             raise NoPicture(f"no picture within {self._timeout_s:.0f} s") from None
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, RecursionError):
             self._end()
             raise NoPicture(
                 "the objects could not be decoded within the limits of web.viewer_memory_mb"

@@ -22,6 +22,7 @@ from node.web.server import Served, site_of
 from node.web.users import Role, Users
 from tests import node_kit
 from tests.conftest import program
+from tests.drift_kit import drifted, record, score
 from tests.node_kit import settings, until
 from tests.store_kit import ct, store
 from tests.web_kit import PASSWORD, QUICK, contoured_job
@@ -74,6 +75,9 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     data = tmp_path / "data"
     with store(data) as before:
         contoured_job(before, tmp_path)
+        drifted(before)
+        record(before, 30, [score(0.93, "Lung_L"), score(1.0, "Lung_R")])
+        record(before, 31, [], reason="the approved set is in another frame of reference")
     monkeypatch.setenv("FAKE", json.dumps({"fail": "reject", "once": str(tmp_path / "once")}))
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(settings(data, 1) | {"web": {"listen": "127.0.0.1:0"}}))
@@ -160,6 +164,19 @@ def test_a_person_logs_in_looks_at_contours_retries_a_held_job_and_logs_out(
     assert "m.tanaka" in text(driver)
     shot(driver, "4-retried")
 
+    # How approved contours agree: reached from the menu, one chart an organ, drift is told.
+    driver.find_element(By.LINK_TEXT, "Drift").click()
+    wait(driver, lambda d: d.find_elements(By.CSS_SELECTOR, ".spc svg .outside"), "no chart")
+    assert len(driver.find_elements(By.CSS_SELECTOR, ".spc svg")) == 3
+    assert "worse than the limits" in text(driver)
+    assert "another frame of reference" in text(driver)
+    shot(driver, "7-drift")
+    driver.find_element(By.PARTIAL_LINK_TEXT, "HD95").click()
+    wait(driver, lambda d: "measure=hd95_mm" in d.current_url)
+    driver.get(f"{address}/drift?language=ja")
+    assert "管理限界" in text(driver)
+    shot(driver, "8-drift-japanese")
+
     driver.get(f"{address}/?language=ja")
     assert "概要" in text(driver)
     shot(driver, "5-japanese")
@@ -191,7 +208,8 @@ def test_nothing_runs_over_the_side_of_a_phone(chromium: webdriver.Chrome, addre
     )
     try:
         log_in(driver, address)
-        for number, page in enumerate(("/", "/jobs", "/studies", "/jobs/1", "/jobs/2", "/people")):
+        for number, page in enumerate(("/", "/jobs", "/studies", "/jobs/1", "/jobs/2", "/people",
+                                       "/drift", "/drift?language=ja")):  # fmt: skip
             driver.get(address + page)
             if page == "/jobs/1":
                 wait(driver, lambda d: d.find_elements(By.CSS_SELECTOR, ".viewer.ready"))

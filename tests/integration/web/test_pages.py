@@ -16,11 +16,13 @@ from node.web.app import PAGES
 from node.web.guard import PUBLIC
 from node.web.pages import monitor
 from node.web.site import Site
+from tests.drift_kit import record, score
 from tests.store_kit import SERIES, STUDY, claim, ct, finish, push, start_job, store
-from tests.web_kit import browser, log_in, origin, post, secret, site
+from tests.web_kit import browser, contoured_job, log_in, origin, post, secret, site
 
-ADDRESSES = ("/", "/jobs", "/studies", f"/studies/{STUDY}", f"/series/{SERIES}", "/jobs/1",
-             "/people", "/jobs/1/scene", "/jobs/1/report", "/jobs/1/plane/0/0/0")  # fmt: skip
+ADDRESSES = ("/", "/jobs", "/studies", "/drift", f"/studies/{STUDY}", f"/series/{SERIES}",
+             "/jobs/1", "/people", "/jobs/1/scene", "/jobs/1/report",
+             "/jobs/1/plane/0/0/0")  # fmt: skip
 
 
 @pytest.fixture
@@ -379,3 +381,34 @@ def test_static_files_are_cached_by_their_content(client: httpx.Client) -> None:
     assert "immutable" in answer.headers["cache-control"]
     assert client.get("/static/app.css?v=old").headers["cache-control"] == "no-cache"
     assert client.get("/static/..%2Fserver.py").status_code == 404
+
+
+def test_a_look_at_images_is_written_down_once_a_session(
+    data: Store, operator: httpx.Client, tmp_path: Path
+) -> None:
+    job = contoured_job(data, tmp_path)
+    for _ in range(3):
+        assert operator.get(f"/jobs/{job}/scene").status_code == 200
+    operator.get("/series/1.2.3.2/scene")
+
+    looks = [e for e in data.ledger.explain(f"job:{job}") if e.action == "web_viewed"]
+    assert [(e.kind, e.detail["by"], e.detail["address"]) for e in looks] == [
+        ("job", "op", "127.0.0.1")
+    ]
+    assert data.ledger.has_event("web_viewed", "1.2.3.2")
+
+
+def test_the_drift_page_says_what_is_there_and_refuses_what_is_not(
+    data: Store, operator: httpx.Client, tmp_path: Path
+) -> None:
+    assert "no approved structure set has come back" in operator.get("/drift").text
+    assert operator.get("/drift?measure=secrets").status_code == 404
+    contoured_job(data, tmp_path)
+    record(data, 1, [score(0.9, "<b>Body</b>"), score(1.0, "Lung_L")])
+
+    shown = operator.get("/drift?measure=volume").text
+
+    assert "<svg" in shown
+    assert "&lt;b&gt;Body" in shown
+    assert "<b>Body" not in shown
+    assert "limits after this many values" in shown

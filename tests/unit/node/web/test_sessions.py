@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from node.web.sessions import FAILURES, PER_USER, WINDOW_S, LoginBrake, Sessions
+from node.web import sessions as sessions_module
+from node.web.sessions import (
+    ADDRESS_FAILURES,
+    FAILURES,
+    NAME_FAILURES,
+    PER_USER,
+    WINDOW_S,
+    LoginBrake,
+    Sessions,
+)
 from node.web.users import Role, User, Users
 from tests.store_kit import FakeClock
 from tests.web_kit import QUICK
@@ -102,24 +111,70 @@ def test_a_user_has_few_sessions_and_the_oldest_gives_way(sessions: Sessions, us
     assert all(sessions.find(token) for token in tokens[1:])
 
 
-def test_after_a_few_wrong_passwords_address_and_name_wait(clock: FakeClock) -> None:
-    brake = LoginBrake(clock)
-    for _ in range(FAILURES - 1):
-        brake.failed("address 10.0.0.1", "name a")
-    assert brake.wait_s("address 10.0.0.1", "name a") == 0
-    brake.failed("address 10.0.0.1", "name a")
+HERE, THERE = "10.0.0.1", "10.0.0.2"
 
-    assert WINDOW_S - 60 < brake.wait_s("address 10.0.0.1") <= WINDOW_S
-    assert brake.wait_s("address 10.0.0.2", "name a") > 0
-    assert brake.wait_s("address 10.0.0.2", "name b") == 0
+
+def fail(brake: LoginBrake, times: int, name: str = "a", address: str = HERE) -> None:
+    for _ in range(times):
+        brake.failed(name, address)
+
+
+def test_after_a_few_wrong_passwords_a_user_waits_at_that_address(clock: FakeClock) -> None:
+    brake = LoginBrake(clock)
+    fail(brake, FAILURES - 1)
+    assert brake.wait_s("a", HERE) == 0
+    fail(brake, 1)
+
+    assert WINDOW_S - 60 < brake.wait_s("a", HERE) <= WINDOW_S
+    assert brake.wait_s("b", HERE) == 0
     clock.advance(WINDOW_S + 1)
-    assert brake.wait_s("address 10.0.0.1", "name a") == 0
+    assert brake.wait_s("a", HERE) == 0
+
+
+def test_nobody_locks_a_user_out_from_another_address(clock: FakeClock) -> None:
+    brake = LoginBrake(clock)
+    fail(brake, FAILURES * 4, address=THERE)
+
+    assert brake.wait_s("a", THERE) > 0
+    assert brake.wait_s("a", HERE) == 0
+
+
+def test_an_address_that_tries_many_names_waits_for_all_of_them(clock: FakeClock) -> None:
+    brake = LoginBrake(clock)
+    for number in range(ADDRESS_FAILURES):
+        brake.failed(f"user{number}", THERE)
+
+    assert brake.wait_s("somebody else", THERE) > 0
+    assert brake.wait_s("user1", HERE) == 0
+
+
+def test_many_machines_are_slowed_down_and_the_user_still_gets_in_at_the_own_desk(
+    clock: FakeClock,
+) -> None:
+    brake = LoginBrake(clock)
+    brake.succeeded("a", HERE)
+    for number in range(NAME_FAILURES):
+        brake.failed("a", f"192.0.2.{number}")
+
+    assert brake.wait_s("a", "192.0.2.200") > 0
+    assert brake.wait_s("a", HERE) == 0
+    fail(brake, FAILURES)
+    assert brake.wait_s("a", HERE) > 0
 
 
 def test_a_right_password_forgets_the_wrong_ones(clock: FakeClock) -> None:
     brake = LoginBrake(clock)
-    for _ in range(FAILURES):
-        brake.failed("name a")
-    brake.succeeded("name a")
+    fail(brake, FAILURES)
+    brake.succeeded("a", HERE)
 
-    assert brake.wait_s("name a") == 0
+    assert brake.wait_s("a", HERE) == 0
+
+
+def test_what_is_remembered_has_a_bound(clock: FakeClock) -> None:
+    brake = LoginBrake(clock)
+    for number in range(sessions_module._REMEMBERED):
+        brake.failed(f"n{number}", HERE)
+        brake.succeeded(f"n{number}", f"x{number}")
+
+    assert len(brake._failures) <= sessions_module._REMEMBERED
+    assert len(brake._known) <= sessions_module._REMEMBERED

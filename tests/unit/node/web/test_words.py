@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from node.drift.chart import MEASURES
 from node.lifecycle import DeliveryState, JobState, SeriesState
 from node.web import timeline
 from node.web.pages import job
@@ -25,7 +26,8 @@ def in_templates() -> set[str]:
 def said_by_code() -> set[str]:
     titles = {title for title, _ in (*timeline._TITLES.values(), *timeline._DELIVERIES.values())}
     states = {s.value for kind in (JobState, SeriesState, DeliveryState) for s in kind}
-    return titles | states | set(job._TITLES.values())
+    measures = {measure.name for measure in MEASURES.values()}
+    return titles | states | measures | set(job._TITLES.values())
 
 
 def test_every_string_has_a_translation() -> None:
