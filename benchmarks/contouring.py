@@ -89,7 +89,7 @@ def whole_case(slices: int, folder: Path) -> None:
 
 def network_alone(slices: int) -> None:
     """Print what the sliding network costs on `slices` of 512 x 512, and its memory."""
-    _, network = installed(PACK)
+    _, (network,) = installed(PACK)
     frame = load_pack(PACKS / PACK).manifest.frame
     hu = np.full((slices, 512, 512), -1024, np.int16)
     hu[:, 130:390, 130:390] = 30

@@ -13,13 +13,15 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from models.window import AIR_HU, FLAT, Frame, body_centre, network_input
 
 Network: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Input (N, channels, [slices,] rows, columns) -> logits (N, classes, [slices,] rows, columns)."""
 
+Matrix: TypeAlias = "sparse.csr_array[np.float32]"
+"""Weights of one axis."""
 BATCH: Final = 16
 """Slices that a 2.5D network is given at once."""
 OVERLAP: Final = 0.5
@@ -63,21 +65,16 @@ def segment(
     """
     count = hu.shape[0]
     positions = _slice_positions(count, spacing[0], frame.voxel_mm[0])
-    axes = [
-        _Axis.around(middle, size, step, voxel, field)
-        for middle, size, step, voxel, field in zip(
-            body_centre(hu), hu.shape[1:], spacing[1:], frame.voxel_mm[1:], frame.field, strict=True
-        )
-    ]
-    small = np.empty((len(positions), *frame.field), np.float32)
+    axes = _in_plane(hu, spacing, frame)
+    small = np.empty((len(positions), *(axis.down.shape[0] for axis in axes)), np.float32)
     for k, position in enumerate(positions):
         plane = _between(hu, position) - np.float32(AIR_HU)  # beyond the image lies air
-        small[k] = axes[0].down @ plane @ axes[1].down.T + np.float32(AIR_HU)
+        small[k] = (axes[1].down @ (axes[0].down @ plane).T).T + np.float32(AIR_HU)
     answers = slide(small, network, frame)
     spread = (len(positions) - 1) / (count - 1) if count > 1 else 0.0
     for index in range(count):
         coarse = _between(answers, index * spread)
-        fine = np.matmul(np.matmul(axes[0].up, coarse), axes[1].up.T)
+        fine = _enlarged(coarse, axes[0].up, axes[1].up)
         fine[0] += 1.0 - fine.sum(axis=0)  # outside the field everything is background
         yield OrganSlice(
             index=index, rows=axes[0].extent, columns=axes[1].extent, probabilities=fine
@@ -90,15 +87,15 @@ def slide(hu: NDArray[np.float32], network: Network, frame: Frame) -> NDArray[np
     Parameters
     ----------
     hu : ndarray, shape (slices, rows, columns), float32
-        At least one patch in rows and columns; missing slices are added as air.
+        What is missing of a patch is added on both sides, as the frame says.
 
     Returns
     -------
     ndarray, shape (slices, classes, rows, columns), float32
     """
-    count = len(hu)
-    short = max(0, frame.patch[0] - count)
-    hu = np.pad(hu, ((0, short), (0, 0), (0, 0)), constant_values=AIR_HU)
+    margins = [_margin(s, w) for s, w in zip(hu.shape, frame.patch, strict=True)]
+    inside = tuple(slice(a, a + s) for (a, _), s in zip(margins, hu.shape, strict=True))
+    hu = np.pad(hu, margins, constant_values=frame.padding_hu)
     corners = list(
         itertools.product(*(_starts(s, w) for s, w in zip(hu.shape, frame.patch, strict=True)))
     )
@@ -119,7 +116,32 @@ def slide(hu: NDArray[np.float32], network: Network, frame: Frame) -> NDArray[np
             total[z, :, y, x] += weight
     assert blended is not None  # noqa: S101 (a window always exists)
     blended /= total
-    return blended[:count]
+    z, y, x = inside
+    return blended[z, :, y, x]
+
+
+def _margin(size: int, window: int) -> tuple[int, int]:
+    """Return what is added before and behind an axis that is shorter than a window."""
+    short = max(0, window - size)
+    return short // 2, short - short // 2
+
+
+def _in_plane(
+    hu: NDArray[Any], spacing: tuple[float, float, float], frame: Frame
+) -> tuple["_Axis", "_Axis"]:
+    """Return the way to the network's rows and columns: about the body, or over the image."""
+    middle, fields = body_centre(hu), frame.field
+    if fields is None:
+        middle = ((hu.shape[1] - 1) / 2, (hu.shape[2] - 1) / 2)
+        fields = (
+            int(np.ceil(hu.shape[1] * spacing[1] / frame.voxel_mm[1])),
+            int(np.ceil(hu.shape[2] * spacing[2] / frame.voxel_mm[2])),
+        )
+    rows, columns = (
+        _Axis.around(middle[a], hu.shape[a + 1], spacing[a + 1], frame.voxel_mm[a + 1], fields[a])
+        for a in (0, 1)
+    )
+    return rows, columns
 
 
 def _window(hu: NDArray[np.float32], corner: tuple[int, ...], frame: Frame) -> NDArray[np.float32]:
@@ -152,9 +174,9 @@ def without_crumbs(mask: NDArray[np.bool_], components: str) -> NDArray[np.bool_
 class _Axis:
     """The way from CT pixels to network pixels along one axis, and back."""
 
-    down: NDArray[np.float32]
+    down: Matrix
     """(network pixels, CT pixels)."""
-    up: NDArray[np.float32]
+    up: Matrix
     """(CT pixels of the extent, network pixels)."""
     extent: slice
     """CT pixels that the network's field covers."""
@@ -190,9 +212,7 @@ def _between(volume: NDArray[Any], position: float) -> NDArray[np.float32]:
     return first + part * (second - first)
 
 
-def _resize(
-    size: int, pixel: float, positions: NDArray[np.float64], target_pixel: float
-) -> NDArray[np.float32]:
+def _resize(size: int, pixel: float, positions: NDArray[np.float64], target_pixel: float) -> Matrix:
     """Return the (targets, size) matrix of a triangle filter: linear, anti-aliased when shrinking.
 
     `positions` are the targets in source pixels; beyond the outermost source pixel the weights
@@ -201,7 +221,18 @@ def _resize(
     support = max(1.0, target_pixel / pixel)
     distance = np.abs(positions[:, None] - np.arange(size)[None, :])
     weights = np.clip(1 - distance / support, 0, None) / support
-    return weights.astype(np.float32)
+    return sparse.csr_array(weights.astype(np.float32))
+
+
+def _enlarged(coarse: NDArray[np.float32], rows: Matrix, columns: Matrix) -> NDArray[np.float32]:
+    """Return (classes, rows, columns) brought to other rows and columns.
+
+    Sparse matrices: two of a hundred weights are not 0, and no library starts threads for them.
+    """
+    classes, height, width = coarse.shape
+    tall = rows @ coarse.transpose(1, 0, 2).reshape(height, classes * width)
+    wide = columns @ tall.reshape(-1, width).T
+    return np.ascontiguousarray(wide.reshape(-1, rows.shape[0], classes).transpose(2, 1, 0))
 
 
 def _starts(size: int, window: int) -> Sequence[int]:

@@ -3,7 +3,7 @@
 Training and inference both go through this module, so that the network meets the same world.
 """
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,26 @@ FLAT: Final = 2
 """Dimensions of a network that contours the middle slice of a stack."""
 
 
+Toward: TypeAlias = Literal["H", "F", "P", "A", "L", "R"]
+"""The side of the patient that an index grows toward: head, feet, posterior, anterior, left,
+right."""
+
+
+class Scaling(BaseModel):
+    """One intensity window with its own zero: ``(clip(HU) - subtract) / divide``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip_hu: tuple[float, float]
+    subtract: float
+    divide: PositiveFloat
+
+    def __call__(self, hu: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return HU as the network takes them; any shape."""
+        scaled: NDArray[np.float32] = (np.clip(hu, *self.clip_hu) - self.subtract) / self.divide
+        return scaled.astype(np.float32)
+
+
 class Frame(BaseModel):
     """The voxels that a network sees: part of the model, written into its pack."""
 
@@ -34,13 +54,25 @@ class Frame(BaseModel):
     """Slices, rows and columns of one window."""
     offsets: tuple[int, ...] = ()
     """2.5D: the slices around the middle one that are channels, dense near it, sparse further."""
-    field: tuple[PositiveInt, PositiveInt]
-    """Rows and columns around the middle of the body in which organs are looked for."""
+    field: tuple[PositiveInt, PositiveInt] | None
+    """Rows and columns around the middle of the body in which organs are looked for; None: in all
+    of the image."""
+    axes: tuple[Toward, Toward, Toward] = ("H", "P", "L")
+    """The sides of the patient that the network's slices, rows and columns grow toward."""
+    scaling: Scaling | None = None
+    """How HU enter; None: in the soft and the wide window, everything outside the body as air."""
 
     @property
     def channels(self) -> int:
         """Return the number of input channels: soft and wide window, or a soft slice each."""
+        if self.scaling is not None:
+            return len(self.offsets) or 1
         return len(self.offsets) + 1 if self.dimensions == FLAT else 2
+
+    @property
+    def padding_hu(self) -> float:
+        """Return what stands where a window reaches beyond the image: air, or the network's 0."""
+        return AIR_HU if self.scaling is None else self.scaling.subtract
 
     @property
     def slices(self) -> NDArray[np.int64]:
@@ -68,8 +100,12 @@ def network_input(hu: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
     -------
     ndarray, float32
         (N, slices + 1, rows, columns): soft slices, then the wide middle one; or
-        (N, 2, slices, rows, columns): soft and wide.
+        (N, 2, slices, rows, columns): soft and wide. With a scaling of its own: (N, slices, rows,
+        columns) or (N, 1, slices, rows, columns).
     """
+    if frame.scaling is not None:
+        scaled = frame.scaling(hu)
+        return scaled if frame.dimensions == FLAT else scaled[:, None]
     soft = windowed(hu, SOFT_HU)
     if frame.dimensions != FLAT:
         return np.stack([soft, windowed(hu, WIDE_HU)], axis=1)

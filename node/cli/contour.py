@@ -1,4 +1,4 @@
-"""``rtnode contour train``: a contouring network from a site's own patients.
+"""``rtnode contour``: a contouring network from a site's own patients, and contours of a 4DCT.
 
 The learning libraries are loaded by the command that needs them: imports inside a function, as in
 `node.cli.run`.
@@ -11,11 +11,12 @@ import click
 
 from node.cli.exits import Exit
 from pipelines.api import PipelineError
+from pipelines.catalog import PIPELINES
 
 
 @click.group("contour")
 def contour() -> None:
-    """Train networks that draw contours."""
+    """Train networks that draw contours; contour a 4DCT."""
 
 
 def _aliases(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[
@@ -100,3 +101,38 @@ def train(  # noqa: PLR0913 - one parameter an option
         click.echo(f"hint: {refusal.advice}", err=True)
         click.get_current_context().exit(Exit.FAILED)
     click.echo(f"written to {out}: {pack.name}, index.html, metrics.json")
+
+
+@contour.command("4d")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the autocontour pipeline; repeatable.",
+)
+def four_d(folder: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Contour every breathing phase in FOLDER, and what each structure covers in all of them.
+
+    OUT, a new folder, receives a folder for each phase, rtstruct-4d.dcm with the unions on the
+    reference image (the average where there is one, else the phase of middle ventilation), and
+    4d.json with volumes and motion.
+    """
+    from node.config.overrides import settings_from  # noqa: PLC0415 - see the module
+    from node.errors import ConfigError  # noqa: PLC0415 - see the module
+    from pipelines.autocontour.four_d import UNION_NAME  # noqa: PLC0415 - see the module
+    from pipelines.autocontour.four_d_folder import contour_folder  # noqa: PLC0415 - see the module
+
+    spec = PIPELINES["autocontour"]
+    pairs = dict(word.partition("=")[::2] for word in overrides)
+    try:
+        settings = settings_from(spec.settings, pairs)
+        contour_folder(folder, out, settings, spec.version, click.echo)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--set") from error
+    except PipelineError as refusal:
+        click.echo(f"{type(refusal).__name__}: {refusal} ({refusal.advice})", err=True)
+        click.get_current_context().exit(Exit.FAILED)
+    click.echo(f"written below {out}: {UNION_NAME} and a structure set for each phase")

@@ -12,43 +12,17 @@ from typing import Final
 
 import numpy as np
 
-from models.metrics import Agreement, added_path_mm, agreement
 from pipelines.api import Finding, InputRejected, Json, Severity
-from pipelines.autocontour.grid import Mask
-from pipelines.autocontour.morphology import bounding_box
-from pipelines.dicom.nomenclature import suggest
-from pipelines.dicom.read import text
+from pipelines.autocontour.pairs import TOLERANCE_MM, Pair, counterpart, paired
 from pipelines.dicom.rtstruct import Roi, read_structure_set
 from pipelines.dicom.rtstruct_writer import Structure
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.contours import LEVEL
-from pipelines.geometry.polygons import rasterise
 from pipelines.report.figures import Overlay, Scan, three_planes
 from pipelines.report.page import Picture, Section, Table
 
-TOLERANCE_MM: Final = 2.0
-"""Of the surface Dice."""
 PICTURES: Final = 3
 """Pairs that are drawn, those with the lowest Dice."""
-_PLANE: Final = 0.5
-"""A contour belongs to the image within this many slices."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pair:
-    """One structure in both sets."""
-
-    name: str
-    theirs: str
-    """Name in the other set."""
-    mine: Mask
-    other: Mask
-    """Shape of the CT."""
-    agreement: Agreement
-    added_path_mm: float
-    """Contour that would have to be drawn anew to get from ours to theirs."""
-    volumes_ml: tuple[float, float]
-    """Ours, theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +56,9 @@ def compare(
         rois = read_structure_set(paths[0]).rois
     except InputRejected as refusal:
         return Compared(findings=(_note(f"it cannot be read: {refusal}"),))
-    named = {suggest(roi.name): roi for roi in reversed(rois) if roi.closed}
     pairs = []
     for structure in structures:
-        roi = named.get(_whole(structure.name)) or named.get(structure.name)
+        roi = counterpart(structure.name, rois)
         found = None if roi is None else _pair(structure, roi, volume)
         if found is not None:
             pairs.append(found)
@@ -102,11 +75,6 @@ def compare(
     )
 
 
-def _whole(name: str) -> str | None:
-    """Return the TG-263 name of one of ours; a part is compared with the whole."""
-    return suggest(name.replace("~", ""))
-
-
 def _note(words: str) -> Finding:
     return Finding(
         code="not-compared",
@@ -117,45 +85,12 @@ def _note(words: str) -> Finding:
 
 def _pair(structure: Structure, roi: Roi, volume: CtVolume) -> Pair | None:
     """Return the agreement of one structure; None where theirs has no voxel on this CT."""
-    other = _mask(roi, volume)
     mine = np.zeros(volume.geometry.shape, np.bool_)
     box = tuple(
         slice(a, a + n) for a, n in zip(structure.corner, structure.field.shape, strict=True)
     )
     mine[box] = structure.field > LEVEL
-    part = bounding_box(mine | other, 1)
-    spacing = volume.geometry.spacing
-    measured = agreement(mine[part], other[part], spacing, TOLERANCE_MM)
-    if measured is None:
-        return None
-    widths = volume.geometry.slice_widths * spacing[1] * spacing[2] / 1000.0
-    ours, theirs = (float(m.sum(axis=(1, 2)) @ widths) for m in (mine, other))
-    return Pair(
-        name=structure.name,
-        theirs=roi.name,
-        mine=mine,
-        other=other,
-        agreement=measured,
-        added_path_mm=added_path_mm(mine[part], other[part], spacing),
-        volumes_ml=(ours, theirs),
-    )
-
-
-def _mask(roi: Roi, volume: CtVolume) -> Mask:
-    """Return the voxels whose centers lie inside the contours of `roi`, by even-odd."""
-    geometry = volume.geometry
-    slices = {text(header, "SOPInstanceUID"): k for k, header in enumerate(volume.headers)}
-    mask = np.zeros(geometry.shape, np.bool_)
-    planes: dict[int, list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]] = {}
-    for loop in roi.closed:
-        indices = geometry.indices(loop.points)
-        nearest = round(float(indices[:, 0].mean()))
-        k = slices.get(loop.image_uid or "", nearest)
-        if 0 <= k < len(mask) and float(np.abs(indices[:, 0] - k).max()) <= _PLANE:
-            planes.setdefault(k, []).append(indices[:, 1:])
-    for k, loops in planes.items():
-        mask[k] = rasterise(loops, (geometry.rows, geometry.columns))
-    return mask
+    return paired(structure.name, roi, mine, volume)
 
 
 def _table(pairs: Sequence[Pair]) -> Table:

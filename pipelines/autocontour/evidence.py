@@ -123,6 +123,15 @@ def lump_mm(organ: Organ, mask: Mask, scene: Scene) -> float:
     return float(depth.max())
 
 
+def stray_mm(_: Organ, mask: Mask, scene: Scene) -> float:
+    """Return the radius [mm] of the largest ball inside the structure and outside the body."""
+    stray = mask & ~scene.body
+    if not stray.any():
+        return 0.0
+    box = bounding_box(stray, 1)
+    return float(ndimage.distance_transform_edt(stray[box], sampling=scene.image.spacing).max())
+
+
 def wavering_mm(_: Organ, mask: Mask, scene: Scene) -> float:
     """Return the largest change of an equivalent radius from a slice to the next [mm]."""
     area = mask.sum(axis=(1, 2)) * scene.image.spacing[1] * scene.image.spacing[2]

@@ -1,37 +1,51 @@
 """Organs from a model pack: the image is turned to the axes of the training data, and back.
 
-The network knows one orientation only: slices to the head, rows to the back, columns to the
-patient's left. A flipped volume is invisible to it, so the turn is made from the DICOM axes alone
-and never from what the image looks like. Oblique series beyond `MAX_TILT_DEG` are not contoured.
+A network knows one orientation only, which its pack states: ours has slices to the head, rows to
+the back, columns to the patient's left. A flipped volume is invisible to it, so the turn is made
+from the DICOM axes alone and never from what the image looks like. Oblique series beyond
+`MAX_TILT_DEG` are not contoured.
 """
 
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engine import load_network
+from models.engine import load_members
 from models.organs import LEVEL, Network, segment, without_crumbs
 from models.pack import PACKS, Manifest, Output, Pack, PackRefused, load_pack
+from models.window import Toward
 from pipelines.api import InputRejected, ModelUnavailable
 from pipelines.autocontour.grid import FLOOR_HU, Mask, Values
+from pipelines.autocontour.names import TABLE, Organ
 from pipelines.geometry.stack import Floats
 
 MAX_TILT_DEG: Final = 20.0
 """Between an image axis and the patient axis it stands for; training rotated by 14 degrees."""
-CANONICAL: Final = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-"""LPS directions of (slice, row, column) in the training data: head, posterior, left."""
+TOWARD: Final[Mapping[Toward, tuple[float, float, float]]] = MappingProxyType(
+    {
+        "L": (1.0, 0.0, 0.0), "R": (-1.0, 0.0, 0.0), "P": (0.0, 1.0, 0.0),
+        "A": (0.0, -1.0, 0.0), "H": (0.0, 0.0, 1.0), "F": (0.0, 0.0, -1.0),
+    }
+)  # fmt: skip
+"""LPS direction toward each side of the patient."""
+CANONICAL: Final = ("H", "P", "L")
+"""Sides that the axes of our own training data grow toward."""
 TOLERANCE: Final = 2.0
 """Factor by which a volume may leave the range of the training data."""
 KEPT_NETWORKS: Final = 2
 """Loaded networks that a worker keeps for the next case."""
 
 
-def installed(name: str) -> tuple[Pack, Network]:
-    """Return a pack that comes with the node, checked, and its network, loaded once a process.
+def installed(name: str) -> tuple[Pack, tuple[Network, ...]]:
+    """Return an installed pack, checked, and its trained networks, loaded once a process.
 
     The bytes of the pack are compared with its manifest for every case (milliseconds); the network
     stays loaded as long as they are the same.
@@ -49,26 +63,28 @@ def installed(name: str) -> tuple[Pack, Network]:
 
 
 @lru_cache(maxsize=KEPT_NETWORKS)
-def _loaded(folder: Path, sha256: str) -> Network:  # noqa: ARG001 (the hash is part of the key)
-    """Return the network of a pack; another content is another network."""
-    return load_network(load_pack(folder))
+def _loaded(folder: Path, sha256: str) -> tuple[Network, ...]:  # noqa: ARG001 (the hash is part of the key)
+    """Return the networks of a pack; another content is another network."""
+    return load_members(load_pack(folder))
 
 
 def implausible(fields: dict[str, Values], voxel_ml: float, manifest: Manifest) -> tuple[str, ...]:
     """Return the organs that are missing or larger or smaller than 95 % of the training data."""
     volumes = {o.name: 0.0 for o in manifest.outputs}
     volumes |= {n: float(np.count_nonzero(f > LEVEL)) * voxel_ml for n, f in fields.items()}
-    return tuple(
-        o.name for o in manifest.outputs if not o.volume_ml[0] <= volumes[o.name] <= o.volume_ml[1]
-    )
+    ranges = {o.name: o.volume_ml or TABLE[Organ(o.name)].volume_ml for o in manifest.outputs}
+    return tuple(n for n, (low, high) in ranges.items() if not low <= volumes[n] <= high)
 
 
 def tolerated(output: Output) -> tuple[float, float]:
     """Return the volumes [ml] at which an organ is still written.
 
     Half and twice the range of 95 % of the training data: a scan may show more of a cord than
-    theirs, and a patient may be smaller; beyond it the contour is a mistake.
+    theirs, and a patient may be smaller; beyond it the contour is a mistake. Where a pack states no
+    range, the widest that is known for the organ.
     """
+    if output.volume_ml is None:
+        return TABLE[Organ(output.name)].volume_ml
     low, high = output.volume_ml
     return low / TOLERANCE, TOLERANCE * high
 
@@ -93,20 +109,22 @@ class Turn:
         return np.transpose(turned, np.argsort(self.order))
 
 
-def turn_of(directions: Floats) -> Turn:
+def turn_of(directions: Floats, axes: tuple[Toward, Toward, Toward] = CANONICAL) -> Turn:
     """Return how an image must be turned.
 
     Parameters
     ----------
     directions : ndarray, shape (3, 3)
         Unit vectors, patient LPS, along the image's (slice, row, column) index.
+    axes : three sides of the patient
+        Toward which the slices, rows and columns of the training data grow.
 
     Raises
     ------
     InputRejected
         For a series that is too oblique.
     """
-    cosines = np.asarray(CANONICAL) @ np.asarray(directions).T
+    cosines = np.array([TOWARD[axis] for axis in axes]) @ np.asarray(directions).T
     order = np.abs(cosines).argmax(axis=1)
     chosen = cosines[np.arange(3), order]
     if len(set(order.tolist())) < 3 or np.abs(chosen).min() < np.cos(np.radians(MAX_TILT_DEG)):  # noqa: PLR2004 (three axes)
@@ -120,48 +138,91 @@ def turn_of(directions: Floats) -> Turn:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organs:
+    """What the networks of a pack found."""
+
+    fields: dict[str, Values]
+    """TG-263 name -> field on the image's grid; its 0.5 level is where the organ becomes likelier
+    than anything else. Crumbs are removed as the pack says. Organs not found are not in it."""
+    agreement: dict[str, float]
+    """TG-263 name -> lowest Dice of two trainings with each other; empty where there is one."""
+
+
 def find_organs(
     hu: Values,
     body: Mask,
     spacing: tuple[float, float, float],
     directions: Floats,
-    network: Network,
+    networks: Sequence[Network],
     manifest: Manifest,
-) -> dict[str, Values]:
-    """Return a surface for each organ that the network finds.
+) -> Organs:
+    """Return a surface for each organ that the networks find together.
 
     Parameters
     ----------
     hu : ndarray, shape (slices, rows, columns), float32 [HU]
     body : ndarray of bool, same shape
-        Everything else is shown to the network as air, as its training data had it.
+        Our own networks are shown everything else as air, as their training data had it.
     spacing : tuple of float
         Millimeters between slices, rows and columns.
     directions : ndarray, shape (3, 3)
         See `turn_of`.
-
-    Returns
-    -------
-    dict
-        TG-263 name -> field, shape of `hu`; its 0.5 level is where the organ becomes likelier
-        than anything else. Crumbs are removed as the pack says. Organs not found are not in it.
+    networks
+        One or several trainings; their probabilities are averaged.
     """
-    turn = turn_of(directions)
-    seen = np.ascontiguousarray(turn.there(np.where(body, hu, np.float32(FLOOR_HU))))
-    steps = tuple(spacing[axis] for axis in turn.order)
+    frame = manifest.frame
+    turn = turn_of(directions, frame.axes)
+    shown = np.where(body, hu, np.float32(FLOOR_HU)) if frame.scaling is None else hu
+    seen = np.ascontiguousarray(turn.there(shown))
+    steps = (spacing[turn.order[0]], spacing[turn.order[1]], spacing[turn.order[2]])
     fields = {o.name: np.zeros(seen.shape, np.float32) for o in manifest.outputs}
-    for part in segment(seen, (steps[0], steps[1], steps[2]), network, manifest.frame):
-        ranked = np.partition(part.probabilities, -2, axis=0)
+    votes = _Votes(len(networks))
+    for parts in zip(*(segment(seen, steps, n, frame) for n in networks), strict=True):
+        at = (parts[0].index, parts[0].rows, parts[0].columns)
+        mean = sum(part.probabilities for part in parts) / np.float32(len(parts))
+        ranked = np.partition(mean, -2, axis=0)
         best, second = ranked[-1], ranked[-2]
+        votes.add([part.probabilities for part in parts], manifest)
         for output in manifest.outputs:
-            mine = part.probabilities[output.index]
+            mine = mean[output.index]
             rival = np.where(mine >= best, second, best)
-            fields[output.name][part.index, part.rows, part.columns] = 0.5 + 0.5 * (mine - rival)
+            fields[output.name][at] = 0.5 + 0.5 * (mine - rival)
     found = {}
     for output in manifest.outputs:
-        field = fields[output.name]
+        field = fields.pop(output.name)
         mask = field > LEVEL
         if mask.any():
             field[mask & ~without_crumbs(mask, output.components)] = 0.0
             found[output.name] = np.ascontiguousarray(turn.back(field))
-    return found
+    return Organs(fields=found, agreement={n: d for n, d in votes.lowest().items() if n in found})
+
+
+class _Votes:
+    """Counts on how many voxels several trainings agree, slice by slice; no mask is held."""
+
+    def __init__(self, networks: int) -> None:
+        self._pairs = list(itertools.combinations(range(networks), 2))
+        self._both: Counter[tuple[str, int, int]] = Counter()
+        self._sizes: Counter[tuple[str, int]] = Counter()
+
+    def add(self, answers: Sequence[NDArray[np.float32]], manifest: Manifest) -> None:
+        """Count one slice: class probabilities of each training."""
+        if not self._pairs:
+            return
+        labels = [answer.argmax(axis=0) for answer in answers]
+        for output in manifest.outputs:
+            masks = [label == output.index for label in labels]
+            for n, mask in enumerate(masks):
+                self._sizes[output.name, n] += int(np.count_nonzero(mask))
+            for a, b in self._pairs:
+                self._both[output.name, a, b] += int(np.count_nonzero(masks[a] & masks[b]))
+
+    def lowest(self) -> dict[str, float]:
+        """Return for each organ the lowest Dice of a pair."""
+        found: dict[str, float] = {}
+        for (name, a, b), both in self._both.items():
+            size = self._sizes[name, a] + self._sizes[name, b]
+            dice = 2 * both / size if size else 1.0
+            found[name] = min(found.get(name, 1.0), dice)
+        return found

@@ -20,11 +20,12 @@ from pipelines.autocontour.evidence import (
     lump_mm,
     off_side_mm,
     outside_body,
+    stray_mm,
     typical,
     wavering_mm,
 )
 from pipelines.autocontour.grid import Mask
-from pipelines.autocontour.names import Organ
+from pipelines.autocontour.names import LEARNED, Organ
 
 WRONG_SIDE: Final = "roi-wrong-side"
 """The one finding after which a structure is not written."""
@@ -59,6 +60,11 @@ _WORDS: Final[Mapping[Callable[[Organ, Mask, Scene], float], _Words]] = MappingP
         ),
         outside_body: _Words(
             code="roi-outside-body", sentence="{percent:.1f} % of it lies outside the body"
+        ),
+        stray_mm: _Words(
+            code="roi-outside-body",
+            sentence="it reaches {value:.0f} mm and more beyond the body",
+            unit="mm",
         ),
         left_out: _Words(
             code="roi-incomplete", sentence="{percent:.1f} % of what looks like it is not in it"
@@ -97,10 +103,14 @@ _AERATED: Final = (
     _IN_BODY,
 )
 _WHOLE: Final = Limit(measure=in_parts, high=0.05)
+_BY_SIDE: Final = MappingProxyType({"L": (_LEFT, _IN_BODY), "R": (_RIGHT, _IN_BODY)})
+"""What is known of an organ from its name alone."""
 LIMITS: Final[Mapping[Organ, tuple[Limit, ...]]] = MappingProxyType(
-    {
+    {organ: _BY_SIDE.get(organ.rpartition("_")[2], (_IN_BODY,)) for organ in LEARNED}
+    | {
         Organ.EXTERNAL: (
             Limit(measure=outside_body, high=0.002),
+            Limit(measure=stray_mm, high=4.5),
             Limit(measure=left_out, high=0.002),
         ),
         Organ.LUNG_L: (*_AERATED, _WHOLE, _LEFT),
@@ -108,7 +118,7 @@ LIMITS: Final[Mapping[Organ, tuple[Limit, ...]]] = MappingProxyType(
         Organ.LUNGS: _AERATED,
         Organ.BONES: (
             Limit(measure=typical, low=0.75),
-            Limit(measure=lump_mm, high=12.0),
+            Limit(measure=lump_mm, high=9.6),
             Limit(measure=left_out, high=0.25),
             _IN_BODY,
         ),
@@ -124,8 +134,6 @@ LIMITS: Final[Mapping[Organ, tuple[Limit, ...]]] = MappingProxyType(
         Organ.AIR: (Limit(measure=typical, low=0.9), _IN_BODY),
         Organ.BRAINSTEM: (_MIDDLE, _IN_BODY),
         Organ.SPINAL_CORD: (_MIDDLE, _IN_BODY),
-        Organ.PAROTID_L: (_LEFT, _IN_BODY),
-        Organ.PAROTID_R: (_RIGHT, _IN_BODY),
         Organ.BONE_MANDIBLE: (Limit(measure=typical, low=0.5), _MIDDLE, _IN_BODY),
         Organ.LARYNX: (_MIDDLE, _IN_BODY),
         Organ.ESOPHAGUS: (_MIDDLE, _IN_BODY),

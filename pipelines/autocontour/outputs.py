@@ -1,15 +1,15 @@
-"""What may go out beside the structure set: masks as Segmentation, the page as PDF."""
+"""What may go out beside the structure set: masks, and the page as PDF or image."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.api import DerivedObject, Provenance, Request
 from pipelines.autocontour.settings import AutocontourSettings
-from pipelines.dicom.encapsulated_pdf import write_encapsulated_pdf
 from pipelines.dicom.rtstruct_writer import Structure
 from pipelines.dicom.seg import Segment, write_segmentation
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.contours import LEVEL
+from pipelines.report.objects import page_objects
 
 
 def further(
@@ -44,12 +44,10 @@ def further(
                 images=volume.headers,
             )
         )
-    if settings.report_pdf and page is not None:
-        objects.append(
-            write_encapsulated_pdf(page, volume.headers[:1], provenance,
-                                   request.output / "report.dcm", title="Auto-contours")
-        )  # fmt: skip
-    return objects
+    pages = page_objects(
+        settings, page, volume.headers[:1], provenance, request.output, title="Auto-contours"
+    )
+    return [*objects, *pages]
 
 
 def _segment(number: int, structure: Structure, provenance: Provenance) -> Segment:

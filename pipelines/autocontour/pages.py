@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pipelines.api import Finding, Json
+from pipelines.api import Finding, Json, Severity
 from pipelines.autocontour.assemble import Assembled
 from pipelines.autocontour.grid import WorkImage
+from pipelines.autocontour.worst import worst_slices
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.contours import LEVEL
-from pipelines.report.figures import Overlay, Scan, three_planes
+from pipelines.report.figures import Overlay, Scan, axial_planes, three_planes
 from pipelines.report.page import Picture, Section, Table, write_page
 from pipelines.report.sheet import Sheet, write_sheet
 
 TITLE: Final = "Auto-contours"
+WORST: Final = (
+    "For each structure the slice on which it changes most to the next one; those with findings "
+    "first. It says where to look, not that something is wrong."
+)
 LEAD: Final = "RT Structure Set drawn automatically, not reviewed by anyone."
 
 
@@ -48,23 +53,35 @@ def write_pages(
     (folder / "report.json").write_text(
         json.dumps({"figures": dict(figures), "findings": told}, indent=2) + "\n"
     )
-    picture = three_planes(
-        scan_of(volume, image),
-        folder / "contours.png",
-        overlays=[
-            Overlay(name=name, mask=surface >= LEVEL, color=hex_color(made.colors[name]))
-            for name, surface in made.surfaces.items()
-        ],
-        title="autocontour",
+    scan = scan_of(volume, image)
+    overlays = [
+        Overlay(name=name, mask=surface >= LEVEL, color=hex_color(made.colors[name]))
+        for name, surface in made.surfaces.items()
+    ]
+    picture = three_planes(scan, folder / "contours.png", overlays=overlays, title="autocontour")
+    flagged = {f.roi for f in findings if f.roi and f.severity is not Severity.INFO}
+    places = worst_slices(made.surfaces, {*flagged, *_written(made, flagged)})
+    worst = axial_planes(
+        scan,
+        folder / "worst.png",
+        [(p.slice, f"{p.name}: {100 * p.change:.0f} % changes") for p in places],
+        overlays=overlays,
+        title="where structures change most from a slice to the next",
     )
     sections = [
         Section(title="Structures", tables=[_table(made, figures)]),
         Section(title="Picture", pictures=[Picture(path=picture)]),
         Section(title="Findings", text="" if findings else "none", findings=findings),
+        Section(title="Slices to look at first", text=WORST, pictures=[Picture(path=worst)]),
         *further,
     ]
     write_page(folder / "index.html", TITLE, sections, lead=LEAD)
     return write_sheet(folder, TITLE, sections, lead=LEAD, first=2)
+
+
+def _written(made: Assembled, flagged: Collection[str]) -> set[str]:
+    """Return the names under which flagged organs are written, such as those that are cut off."""
+    return {s.name for s in made.structures if s.name.replace("~", "") in flagged}
 
 
 def scan_of(volume: CtVolume, image: WorkImage) -> Scan:

@@ -23,11 +23,10 @@ from pipelines.autocontour.body import find_body
 from pipelines.autocontour.grid import FLOOR_HU, WorkImage, work_image
 from pipelines.autocontour.learned import turn_of
 from pipelines.autocontour.names import Organ
+from pipelines.autocontour.pairs import mask_of
 from pipelines.dicom.read import read_header, text, tolerant
 from pipelines.dicom.rtstruct import Roi, read_structure_set
 from pipelines.dicom.volume import read_volume
-from pipelines.geometry.polygons import rasterise
-from pipelines.geometry.stack import StackGeometry
 
 WORK_MM: Final = 2.5
 """Voxels that training patients are kept at."""
@@ -173,24 +172,11 @@ def _case(name: str, paths: Sequence[Path], rois: Mapping[str, Roi]) -> _Drawn:
         name=name,
         hu=np.ascontiguousarray(turn.there(hu)).round().astype(np.int16),
         masks={
-            organ: turn.there(_on_work_grid(_mask(roi, volume.geometry), image)) > 0.5  # noqa: PLR2004 (half)
+            organ: turn.there(_on_work_grid(mask_of(roi, volume), image)) > 0.5  # noqa: PLR2004 (half)
             for organ, roi in rois.items()
         },
         spacing=(steps[0], steps[1], steps[2]),
     )
-
-
-def _mask(roi: Roi, geometry: StackGeometry) -> NDArray[np.bool_]:
-    """Return a structure on the CT's grid; contours count by even and odd."""
-    mask = np.zeros(geometry.shape, np.bool_)
-    planes: dict[int, list[NDArray[np.float64]]] = {}
-    for loop in roi.closed:
-        at = geometry.indices(loop.points)
-        planes.setdefault(round(float(at[:, 0].mean())), []).append(at[:, 1:])
-    for k, loops in planes.items():
-        if 0 <= k < geometry.shape[0]:
-            mask[k] = rasterise(loops, geometry.shape[1:])
-    return mask
 
 
 def _on_work_grid(mask: NDArray[np.bool_], image: WorkImage) -> NDArray[np.float32]:

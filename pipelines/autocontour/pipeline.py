@@ -6,7 +6,7 @@ and the others are delivered.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,27 +23,34 @@ from pipelines.autocontour.canal import canal_surface, find_canal
 from pipelines.autocontour.checks import Verdict, check, check_pair, with_evidence
 from pipelines.autocontour.compare import compare
 from pipelines.autocontour.evidence import Scene
+from pipelines.autocontour.gate import (
+    NAMES,
+    check_contrast,
+    check_headers,
+    check_region,
+    check_values,
+)
 from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
 from pipelines.autocontour.learned import find_organs, implausible, installed, tolerated
 from pipelines.autocontour.limits import beyond
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import LEARNED, TABLE, Organ
+from pipelines.autocontour.outline import doubts
 from pipelines.autocontour.outputs import further
 from pipelines.autocontour.pages import write_pages
+from pipelines.autocontour.region import regions
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.autocontour.template import structures_of
-from pipelines.dicom.read import text
 from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
 from pipelines.dicom.rtstruct_writer import WriterProfile, Written, write_structure_set
 from pipelines.dicom.volume import CtVolume, read_volume
 from pipelines.geometry.contours import LEVEL
 
-CBCT_WORDS: Final = ("cone-beam", "cone beam", "cbct", "on-board imager", "obi", "xvi")
-"""In manufacturer or model: the image is a cone-beam CT, whose values these methods do not fit."""
+LEAST_AGREEMENT: Final = 0.7
+"""Dice of two trainings with each other below which a person is told; it predicts no accuracy."""
 BODY_MARGIN: Final = 2
 """Work voxels around the body that are kept, so that only a cut body touches the border."""
-LEAST_SLICES: Final = 5
 FILE_NAME: Final = "rtstruct.dcm"
 
 
@@ -60,6 +67,8 @@ class Found:
     findings: tuple[Finding, ...]
     volumes_ml: dict[Organ, tuple[float, float]] = field(default_factory=dict)
     """Plausible volumes of the learned organs, from their pack."""
+    agreement: dict[str, float] = field(default_factory=dict)
+    """Learned organ -> lowest Dice of two trainings with each other."""
 
 
 def run(request: Request) -> Outcome:
@@ -76,21 +85,26 @@ def run(request: Request) -> Outcome:
     """
     settings = AutocontourSettings.model_validate(request.settings.model_dump())
     volume = read_volume(request.inputs.paths(Role.CT))
-    _gate(volume)
+    check_headers(volume)
     image = work_image(volume.hu, volume.geometry, settings.work_grid_mm)
-    wanted = {Organ(name) for name in structures_of(settings.entries)}
-    found = find_all(image, sorted(wanted - LEARNED, key=list(Organ).index))
+    check_contrast(image)
+    body = find_body(image)
+    check_values(image, body, volume)
     provenance = request.provenance
-    if settings.model_pack != "none":
-        pack, network = installed(settings.model_pack)
-        found = with_learned(found, pack.manifest, network, wanted)
+    pack, networks = (None, ()) if settings.model_pack == "none" else installed(settings.model_pack)
+    learned = () if pack is None else [o.name for o in pack.manifest.outputs]
+    entries = settings.entries(learned)
+    wanted = {Organ(name) for name in structures_of(entries)}
+    found = find_all(image, sorted(wanted - LEARNED, key=list(Organ).index), body)
+    if pack is not None:
+        found = with_learned(found, pack.manifest, networks, wanted)
         provenance = dataclasses.replace(
             provenance, model=f"classical + {pack.label}", model_sha256=pack.sha256
         )
-    verdicts = judged(found, _seen(volume, found.image))
+    verdicts = judged(found, _seen(volume, found.image), doubts(image, body))
     pixel_mm = min(volume.geometry.pixel_spacing)
-    made = assemble(settings.entries, found.surfaces, verdicts, found.image, pixel_mm)
-    asked = {entry.structure for entry in settings.entries}
+    made = assemble(entries, found.surfaces, verdicts, found.image, pixel_mm)
+    asked = {entry.structure for entry in entries}
     told = [v for organ, v in verdicts.items() if organ in asked or not v.write]
     findings = [*found.findings, *(f for v in told for f in v.findings), *made.findings]
     if not made.structures:
@@ -113,6 +127,8 @@ def run(request: Request) -> Outcome:
     trips = check_structure_set(path, kept, volume.headers, volume.geometry)
     findings = [*volume.findings, *findings, *_dropped(written)]
     figures = _figures(written, trips)
+    if found.agreement:
+        figures["agreement_dice"] = {n: round(d, 4) for n, d in found.agreement.items()}
     folder = request.output / "report"
     compared = compare(request.inputs.paths(Role.RTSTRUCT), kept, volume, folder)
     findings += compared.findings
@@ -124,15 +140,15 @@ def run(request: Request) -> Outcome:
     return Outcome(objects=(written.object, *more), findings=tuple(findings), figures=figures)
 
 
-def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
-    """Find the structures `wanted` on the work grid.
+def find_all(image: WorkImage, wanted: Sequence[Organ], body: Mask | None = None) -> Found:
+    """Find the structures `wanted` on the work grid; `body` where it was found before.
 
     Raises
     ------
     InputRejected
         Where there is no body.
     """
-    body = find_body(image)
+    body = find_body(image) if body is None else body
     if not body.any():
         raise InputRejected("there is no body in the image: nothing large is denser than air")
     box = bounding_box(body, BODY_MARGIN)
@@ -160,16 +176,25 @@ def find_all(image: WorkImage, wanted: Sequence[Organ]) -> Found:
 
 
 def with_learned(
-    found: Found, manifest: Manifest, network: Network, wanted: Collection[Organ]
+    found: Found, manifest: Manifest, networks: Sequence[Network], wanted: Collection[Organ]
 ) -> Found:
     """Add the organs that a network finds, unless they say that the image is of another region.
 
     All of them are computed and judged together; those that are `wanted` are kept.
     """
     image = found.image
-    fields = find_organs(image.hu, found.body, image.spacing, image.directions, network, manifest)
-    odd = implausible(fields, image.voxel_ml, manifest)
-    if 2 * len(odd) >= len(manifest.outputs):
+    doubt = None
+    if manifest.body_region in NAMES:
+        doubt = check_region(manifest, regions(image, found.body))
+    if doubt is not None:
+        found = dataclasses.replace(found, findings=(*found.findings, doubt))
+        if doubt.severity is Severity.BLOCK:
+            return found
+    organs = find_organs(image.hu, found.body, image.spacing, image.directions, networks, manifest)
+    fields = organs.fields
+    odd = implausible(fields, image.voxel_ml, manifest) if manifest.body_region in NAMES else ()
+    told = {o.name for o in manifest.outputs}
+    if odd and 2 * len(odd) >= len(told):
         finding = Finding(
             code="model-not-for-this-image",
             severity=Severity.WARN,
@@ -180,17 +205,36 @@ def with_learned(
         )
         return dataclasses.replace(found, findings=(*found.findings, finding))
     missing = [
-        _missing(Organ(o.name), "the network did not find it")
-        for o in manifest.outputs
-        if o.name not in fields and o.name in wanted
+        _missing(
+            organ, "the network did not find it" if organ in told else "no model here finds it"
+        )
+        for organ in sorted(LEARNED.intersection(wanted), key=list(Organ).index)
+        if organ not in fields
     ]
     learned = {Organ(name): field for name, field in fields.items() if name in wanted}
     return dataclasses.replace(
         found,
         surfaces=found.surfaces | learned,
-        findings=(*found.findings, *missing),
+        findings=(*found.findings, *missing, *_disagreement(organs.agreement, wanted)),
+        agreement=organs.agreement,
         volumes_ml={Organ(o.name): tolerated(o) for o in manifest.outputs},
     )
+
+
+def _disagreement(agreement: Mapping[str, float], wanted: Collection[str]) -> list[Finding]:
+    """Return a finding for each organ about which the trainings of a network differ."""
+    return [
+        Finding(
+            code="models-disagree",
+            severity=Severity.WARN,
+            message=f"{name}: two trainings of the network agree by a Dice of {dice:.2f} only",
+            roi=name,
+            value=round(dice, 3),
+            limit=LEAST_AGREEMENT,
+        )
+        for name, dice in agreement.items()
+        if name in wanted and dice < LEAST_AGREEMENT
+    ]
 
 
 def _find_lungs(
@@ -234,20 +278,6 @@ def _missing(organ: Organ, reason: str) -> Finding:
     )
 
 
-def _gate(volume: CtVolume) -> None:
-    """Refuse what these methods were not made for."""
-    header = volume.headers[0]
-    device = " ".join(text(header, k) for k in ("Manufacturer", "ManufacturerModelName")).lower()
-    words = device.replace("/", " ").split()
-    if any(word in device if " " in word or "-" in word else word in words for word in CBCT_WORDS):
-        raise InputRejected(
-            "a cone-beam CT is not contoured: its values are no Hounsfield units",
-            hint="route it to synthetic_ct and contour the planning CT",
-        )
-    if volume.geometry.shape[0] < LEAST_SLICES:
-        raise InputRejected(f"{volume.geometry.shape[0]} slices are too few to find an organ in")
-
-
 def _seen(volume: CtVolume, image: WorkImage) -> Mask:
     """Return the work voxels inside the field of view that the scanner states."""
     if volume.padded is None:
@@ -256,16 +286,19 @@ def _seen(volume: CtVolume, image: WorkImage) -> Mask:
     return np.asarray(~volume.padded[at])
 
 
-def judged(found: Found, seen: Mask) -> dict[Organ, Verdict]:
-    """Return the verdict on everything that was found."""
+def judged(found: Found, seen: Mask, of_outline: tuple[Finding, ...] = ()) -> dict[Organ, Verdict]:
+    """Return the verdict on everything that was found; `of_outline` goes with the outline."""
     scene = Scene(image=found.image, body=found.body)
-    return {
+    verdicts = {
         organ: with_evidence(
             check(organ, surface, found.image, seen, found.volumes_ml.get(organ)),
             beyond(organ, surface >= LEVEL, scene),
         )
         for organ, surface in found.surfaces.items()
     }
+    if Organ.EXTERNAL in verdicts:
+        verdicts[Organ.EXTERNAL] = with_evidence(verdicts[Organ.EXTERNAL], of_outline)
+    return verdicts
 
 
 def _reasons(findings: Sequence[Finding]) -> str:

@@ -1,5 +1,6 @@
 """Settings of the autocontour pipeline."""
 
+from collections.abc import Collection
 from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
@@ -33,10 +34,12 @@ class AutocontourSettings(OutputSettings):
             ]
         ],
     )
-    model_pack: Literal["none", "headneck-openkbp"] = Field(
+    model_pack: str = Field(
         default="none",
-        description="Learned organs to add: none, or the head-and-neck pack that comes with the "
-        "node (brainstem, cord, parotids, mandible, larynx, esophagus). Read its CARD.md first.",
+        pattern=r"^[a-z0-9_-]+$",
+        description="Installed model pack whose organs are added, by its name (`rtnode models "
+        "list`); none: no learned organs. The node comes with headneck-openkbp. Read a pack's "
+        "CARD.md first.",
         examples=["none"],
     )
     holes: Literal["keyhole", "nested"] = Field(
@@ -73,11 +76,16 @@ class AutocontourSettings(OutputSettings):
         check_template(self.template, pack=self.model_pack != "none")
         return self
 
-    @property
-    def entries(self) -> tuple[TemplateEntry, ...]:
-        """The template, or what `structures` and the pack stand for, in the order of the table."""
+    def entries(self, learned: Collection[str]) -> tuple[TemplateEntry, ...]:
+        """Return the template, or what `structures` and the pack stand for, in the table's order.
+
+        Parameters
+        ----------
+        learned
+            Names that the pack finds; none without a pack.
+        """
         if self.template:
             return self.template
-        learned = get_args(LearnedName) if self.model_pack != "none" else ()
         classical = (name for name in get_args(ClassicalName) if name in self.structures)
-        return tuple(TemplateEntry(structure=name) for name in (*classical, *learned))
+        found = (name for name in get_args(LearnedName) if name in learned)
+        return tuple(TemplateEntry(structure=name) for name in (*classical, *found))

@@ -17,9 +17,18 @@ ClassicalName = Literal[
 ]  # fmt: skip
 """Found without a model."""
 LearnedName = Literal[
-    "Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible", "Larynx", "Esophagus"
-]
-"""Found by a model pack only."""
+    "Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Bone_Mandible", "Larynx", "Esophagus",
+    "Brain", "Eye_L", "Eye_R", "Lens_L", "Lens_R", "OpticNrv_L", "OpticNrv_R", "OpticChiasm",
+    "Pituitary", "Hippocampus_L", "Hippocampus_R", "Glnd_Lacrimal_L", "Glnd_Lacrimal_R",
+    "Glnd_Submand_L", "Glnd_Submand_R", "Glnd_Thyroid", "Cavity_Oral", "Pharynx", "Cochlea_L",
+    "Cochlea_R", "BrachialPlex_L", "BrachialPlex_R", "Trachea", "Heart", "A_Aorta", "A_Pulmonary",
+    "V_Venacava_S", "V_Venacava_I", "Liver", "Gallbladder", "Spleen", "Pancreas", "Stomach",
+    "Duodenum", "Bowel_Small", "Colon", "Kidney_L", "Kidney_R", "Adrenal_L", "Adrenal_R",
+    "Bladder", "Rectum", "Prostate", "SeminalVes", "Uterus", "Femur_Head_L", "Femur_Head_R",
+    "Femur_L", "Femur_R", "Sacrum", "Humerus_L", "Humerus_R", "Clavicle_L", "Clavicle_R",
+    "Scapula_L", "Scapula_R", "Sternum", "Breast_L", "Breast_R",
+]  # fmt: skip
+"""Found by a model pack only: the node's own, or one that was imported."""
 InterpretedType = Literal[
     "EXTERNAL", "PTV", "CTV", "GTV", "ITV", "TREATED_VOLUME", "IRRAD_VOLUME", "BOLUS", "AVOIDANCE",
     "ORGAN", "MARKER", "CONTRAST_AGENT", "CAVITY", "SUPPORT", "FIXATION", "DOSE_REGION", "CONTROL",

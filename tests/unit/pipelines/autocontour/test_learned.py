@@ -67,9 +67,10 @@ def test_left_stays_left_in_every_orientation(order, signs):
 
     found = find_organs(
         np.ascontiguousarray(stored), stored > -500, steps, directions,
-        head_and_left_are_different, manifest(Parotid_L=(0, 99), Parotid_R=(0, 99)),
+        (head_and_left_are_different,), manifest(Parotid_L=(0, 99), Parotid_R=(0, 99)),
     )  # fmt: skip
 
+    found = found.fields
     for name, sign in (("Parotid_L", 1), ("Parotid_R", -1)):
         mask = found[name] > 0.5
         bright = stored > 500
@@ -109,8 +110,8 @@ def test_missing_and_odd_sized_organs_are_named():
 def test_a_worker_loads_the_network_of_a_pack_once(monkeypatch):
     """The second case finds the model warm; a changed pack is another model."""
     loaded = []
-    real = learned.load_network
-    monkeypatch.setattr(learned, "load_network", lambda pack: loaded.append(pack) or real(pack))
+    real = learned.load_members
+    monkeypatch.setattr(learned, "load_members", lambda pack: loaded.append(pack) or real(pack))
     learned._loaded.cache_clear()
 
     first = learned.installed("headneck-openkbp")
@@ -119,3 +120,66 @@ def test_a_worker_loads_the_network_of_a_pack_once(monkeypatch):
     assert len(loaded) == 1
     assert first[1] is second[1]
     assert first[0].sha256 == second[0].sha256
+
+
+def foreign_manifest(members: int = 1) -> Manifest:
+    """Return an imported network: a volume turned to RAS, all of the image, its own scaling."""
+    told = manifest(Kidney_L=(0, 99), Kidney_R=(0, 99)).model_dump()
+    told["frame"] = {
+        "dimensions": 3, "voxel_mm": (3.0, 3.0, 3.0), "patch": (8, 16, 16), "field": None,
+        "axes": ("H", "A", "R"), "scaling": {"clip_hu": (-200, 800), "subtract": 0, "divide": 100},
+    }  # fmt: skip
+    return Manifest.model_validate(told | {"body_region": "any", "members": members})
+
+
+def left_is_where_columns_are_low(middle: int):
+    """Return a network of whole volumes: class 1 left of the column `middle`, class 2 right."""
+
+    def network(batch):
+        bright = (batch[:, 0] - 4.0) * 20  # 400 HU
+        low = np.arange(batch.shape[-1]) < middle
+        nothing = np.full_like(bright, -50.0)
+        classes = [np.zeros_like(bright), np.where(low, bright, nothing),
+                   np.where(low, nothing, bright)]  # fmt: skip
+        return np.stack(classes, axis=1).astype(np.float32)
+
+    return network
+
+
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+def test_a_network_trained_on_images_turned_to_ras_gets_them_so(signs):
+    """Columns of RAS grow to the patient's right: what lies left has low columns."""
+    canonical = np.full((8, 16, 16), -1000.0, np.float32)
+    canonical[:, 2:14, 1:15] = 0.0
+    canonical[2:6, 6:10, 11:14] = 1000.0  # at the patient's left
+    canonical[2:6, 6:10, 2:5] = 1000.0  # at the patient's right
+    stored = canonical[tuple(slice(None, None, s) for s in signs)]
+    directions = np.array([HEAD, BACK, LEFT]) * np.array(signs)[:, None]
+
+    found = find_organs(
+        np.ascontiguousarray(stored), stored > -500, (3.0, 3.0, 3.0), directions,
+        [left_is_where_columns_are_low(8)], foreign_manifest(),
+    )  # fmt: skip
+
+    assert set(found.fields) == {"Kidney_L", "Kidney_R"}
+    assert found.agreement == {}
+    for name, sign in (("Kidney_L", 1), ("Kidney_R", -1)):
+        mask = found.fields[name] > 0.5
+        assert (stored[mask] == 1000).all()
+        assert mask.sum() == 4 * 4 * 3
+        where = np.argwhere(mask).mean(axis=0) - 7.5
+        assert float(where * 3.0 @ directions[:, 0]) * sign > 10
+
+
+def test_the_agreement_of_two_trainings_is_their_dice():
+    """One finds three columns of an organ, the other calls one of them the other side."""
+    hu = np.full((8, 16, 16), 0.0, np.float32)
+    hu[2:6, 6:10, 6:9] = 1000.0
+
+    found = find_organs(
+        hu, hu > -500, (3.0, 3.0, 3.0), np.array([HEAD, BACK, LEFT]),
+        [left_is_where_columns_are_low(10), left_is_where_columns_are_low(9)],
+        foreign_manifest(members=2),
+    )  # fmt: skip
+
+    assert found.agreement["Kidney_L"] == pytest.approx(2 * 2 / (3 + 2))
