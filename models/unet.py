@@ -10,6 +10,7 @@ answer at a place does not depend on how much else is in the field of view, wind
 without seams, and the exported network has no normalization left to compute.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal, cast
@@ -36,6 +37,14 @@ class UNetConfig:
     """Output classes, background first."""
     channels: tuple[int, ...]
     """Feature channels a level, finest first; each level has half the resolution of the last."""
+    fold: tuple[int, ...] = ()
+    """Voxels a side ([slice,] row, column) that enter as the channels of one place and leave as
+    its answers; empty: one each. See `UNet`."""
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Return the voxels a side that the finest level sees as one place."""
+        return self.fold or (1,) * self.dimensions
 
 
 class _Block(nn.Module):
@@ -58,28 +67,57 @@ class _Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network; every size must be a multiple of ``2 ** (levels - 1)``."""
+    """The network; every size must be a multiple of ``2 ** (levels - 1)`` blocks.
+
+    With ``fold`` a block of voxels becomes channels before the first level and the head answers
+    for each of its voxels (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158): nothing is
+    left out of what is seen, the answer stays as fine, and the dearest level costs a fraction.
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
         widths, n = config.channels, config.dimensions
-        inputs = (config.inputs, *widths[:-1])
+        fold = math.prod(config.block)
+        inputs = (config.inputs * fold, *widths[:-1])
         self.down = nn.ModuleList(
             _Block(n, a, b, stride=2 if level else 1)
             for level, (a, b) in enumerate(zip(inputs, widths, strict=True))
         )
         self.widen = nn.ModuleList(WIDENING[n](b, a, 2, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(_Block(n, 2 * a, a) for a in widths[:-1])
-        self.head = CONVOLUTION[n](widths[0], config.classes, 1)
+        self.head = CONVOLUTION[n](widths[0], config.classes * fold, 1)
         self.to(memory_format=MEMORY[n])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes, [slice,] row, column) of (N, inputs, [slice,] row, column)."""
+        x = folded(x, self.config.block)
         kept: list[Tensor] = []
         for block in self.down:
             x = block(x)
             kept.append(x)
         for level in reversed(range(len(self.up))):
             x = self.up[level](torch.cat([kept[level], self.widen[level](x)], dim=1))
-        return cast("Tensor", self.head(x))
+        return unfolded(self.head(x), self.config.block)
+
+
+def folded(x: Tensor, block: tuple[int, ...]) -> Tensor:
+    """Return (N, channels * voxels of a block, sizes / block) of (N, channels, sizes)."""
+    if math.prod(block) == 1:
+        return x
+    n, channels, *sizes = x.shape
+    split = [part for size, b in zip(sizes, block, strict=True) for part in (size // b, b)]
+    places, inside = range(2, 2 + len(split), 2), range(3, 3 + len(split), 2)
+    turned = x.reshape(n, channels, *split).permute(0, 1, *inside, *places)
+    return turned.reshape(n, -1, *split[::2])
+
+
+def unfolded(x: Tensor, block: tuple[int, ...]) -> Tensor:
+    """Undo `folded`."""
+    if math.prod(block) == 1:
+        return x
+    n, channels, *places = x.shape
+    rank = len(block)
+    turns = [axis for k in range(rank) for axis in (2 + rank + k, 2 + k)]
+    split = x.reshape(n, channels // math.prod(block), *block, *places).permute(0, 1, *turns)
+    return split.reshape(n, -1, *(p * b for p, b in zip(places, block, strict=True)))

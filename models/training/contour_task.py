@@ -63,8 +63,8 @@ class ContourTask:
             self.optimizers = {**self.optimizers, "judge-optimizer": self._optimizer(self.judge)}
         self.steps = 0
 
-    def step(self, rate: float, share: float) -> dict[str, float]:  # noqa: ARG002 (the protocol's)
-        """Take one step at `rate` times the learning rate; return the losses by name."""
+    def step(self, rate: float, share: float) -> dict[str, float]:
+        """Take one step of the run, at `rate` times the learning rate; return the losses."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate * rate
@@ -72,7 +72,8 @@ class ContourTask:
         image = batch.image.contiguous(memory_format=self.memory)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.net(image)
-        loss = marginal_loss(logits, batch.target, batch.drawn, self.recipe.organ_weight)
+        weight = self.recipe.organ_weight(share)
+        loss = marginal_loss(logits, batch.target, batch.drawn, weight)
         losses = {"loss": float(loss.item())}
         if self.judge is not None:
             shown = logits.float().softmax(dim=1)

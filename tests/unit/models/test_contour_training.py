@@ -136,6 +136,15 @@ def test_a_mirrored_patch_has_left_and_right_exchanged():
     assert 0 < mirrored < 6  # the organ at the left has the other one's values in a mirror
 
 
+def test_the_weight_of_organs_falls_once_they_are_found():
+    """The first weight holds up to the first share of ``settling``, the last from the second on."""
+    recipe = Recipe(organ_weights=(5.0, 1.0), settling=(0.6, 0.8))
+
+    weights = [recipe.organ_weight(share) for share in (0.0, 0.6, 0.7, 0.8, 1.0)]
+
+    assert weights == pytest.approx([5, 5, 3, 1, 1])
+
+
 def test_an_organ_without_a_counterpart_is_not_mirrored():
     assert other_sides(("Brainstem", "Parotid_L", "Parotid_R")) == [0, 1, 3, 2]
 
