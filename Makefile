@@ -17,11 +17,11 @@ TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 # Font and configuration caches stay inside the clone.
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
-.PHONY: help setup demo run test check oracle bench lock sbom audit wheelhouse install uninstall clean
+.PHONY: help setup demo run test test-postgresql check oracle fuzz bench lock sbom audit docs wheelhouse install rollback uninstall clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(READY)  ## create .venv with the locked dependencies (instant when nothing changed)
 
@@ -52,6 +52,11 @@ test: setup  ## run the whole suite; installs dcmtk, dicom3tools and orthanc whe
 	@.ci/tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
+test-postgresql: setup  ## run the tests of the store on PostgreSQL, on a server of their own
+	@.ci/tools
+	$(BIN)/python -m pytest -n 2 --dist loadfile --database=postgresql -m "not devpack" \
+		tests/unit/node/store tests/integration/store $(PYTEST_ARGS)
+
 check: setup  ## lint, format, types, import contracts, fast tests: what a change must pass
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,6 +73,17 @@ check: setup  ## lint, format, types, import contracts, fast tests: what a chang
 oracle: .cache/oracle/bin/mirp-2.7.0  ## compare every feature with MIRP on random arrays (minutes; fetches MIRP)
 	PYTHONPATH=. .cache/oracle/bin/python tests/oracle/mirp_oracle.py $(ORACLE_ARGS)
 
+# Coverage-guided fuzzing for as long as you like; CI only replays tests/fuzz/corpus and damages
+# sound inputs by a seed. atheris sees the node's libraries beside its own.
+.cache/fuzz/bin/atheris-3.0.0:
+	$(PYTHON) -m venv .cache/fuzz
+	.cache/fuzz/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	@touch $@
+
+fuzz: setup .cache/fuzz/bin/atheris-3.0.0  ## look for inputs that break a parser (TARGET=, SECONDS=)
+	PYTHONPATH=.:$(wildcard .venv/lib/python3*/site-packages) .cache/fuzz/bin/python -m tests.fuzz.hunt \
+		--target "$(TARGET)" --seconds $(or $(SECONDS),60)
+
 bench: setup  ## ingest rate beside storescp and Orthanc
 	$(BIN)/python -m benchmarks.ingest
 
@@ -80,8 +96,14 @@ sbom: .cache/audit/bin/pip-audit  ## write sbom.json (CycloneDX): what is instal
 	{ cat requirements/run.lock; echo "$(TORCH)"; } | .cache/audit/bin/cyclonedx-py requirements \
 		--pyproject pyproject.toml --output-reproducible --of JSON -o sbom.json -
 
+# Strict: a package that the service does not know, or a service that does not answer, is a failure.
 audit: .cache/audit/bin/pip-audit  ## ask for known vulnerabilities of the locked dependencies (needs a network)
-	.cache/audit/bin/pip-audit --disable-pip --no-deps -r requirements/run.lock
+	.cache/audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements/run.lock
+
+docs: setup  ## print the pages anew that come from the code: sample, configuration, conformance
+	$(BIN)/python -m node.config.sample > config.yaml
+	$(BIN)/python -m node.config.reference > docs/configuration.md
+	$(BIN)/python -m node.cli.conformance CONFORMANCE.md
 
 # Everything that an offline machine needs: copy the clone with this folder there.
 wheelhouse: setup  ## download every wheel for `make install` into wheelhouse/
@@ -94,6 +116,9 @@ wheelhouse: setup  ## download every wheel for `make install` into wheelhouse/
 
 install:  ## install or upgrade the service from wheelhouse/ (as root; uses no network)
 	@PYTHON=$(PYTHON) systemd/install install
+
+rollback:  ## go back to the release that ran before (as root)
+	@systemd/install rollback
 
 uninstall:  ## remove the service; configuration and data stay (as root)
 	@systemd/install uninstall

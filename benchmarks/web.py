@@ -42,6 +42,9 @@ PASSWORD = "a password for a benchmark"
 OBJECTS = 3
 """Objects of a series: enough rows to search, quick to write."""
 RESULTS = 2
+COMPARED = 6
+"""Of so many contouring jobs one set came back approved."""
+ORGANS = tuple(f"Organ_{n}" for n in range(10))
 STATES = ("COMPLETED",) * 90 + ("HELD",) * 4 + ("CANCELED",) * 3 + ("SCHEDULED",) * 3
 PIPELINES = ("autocontour", "synthetic_ct", "dose_radiomics")
 PAGES = (
@@ -53,6 +56,7 @@ PAGES = (
     ("studies", "/studies"),
     ("one job", "/jobs/5000"),
     ("one series", "/series/1.2.826.5000"),
+    ("drift", "/drift"),
     ("audit", "/people"),
 )
 
@@ -123,6 +127,8 @@ def _job(rows: dict[str, list[dict[str, Any]]], n: int, at: datetime, rng: rando
     rows["event"] += [_event(at, name, "series", series, assoc) for name in told]
     told = ["job_created", "job_claimed", "job_finished"]
     rows["event"] += [_event(at, name, "job", str(n), assoc) for name in told]
+    if state == "COMPLETED" and pipeline == "autocontour" and n % COMPARED == 0:
+        _compared(rows, n, end, rng)
     for k in range(RESULTS if state == "COMPLETED" else 0):
         _blob(rows, f"r{n}-{k}", at)
         number, uid = len(rows["result"]) + 1, f"2.25.{n}.{k}"
@@ -136,6 +142,23 @@ def _job(rows: dict[str, list[dict[str, Any]]], n: int, at: datetime, rng: rando
             "hint": "", "created_at": end, "changed_at": end})  # fmt: skip
         rows["event"] += [_event(end, a, "delivery", uid, assoc)
                           for a in ("delivery_claimed", "delivery_stored")]  # fmt: skip
+
+
+def _compared(
+    rows: dict[str, list[dict[str, Any]]], n: int, at: datetime, rng: random.Random
+) -> None:
+    """Append the scores of an approved set."""
+    _blob(rows, f"a{n}", at)
+    number = len(rows["acceptance"]) + 1
+    rows["acceptance"].append({"id": number, "sop_instance_uid": f"2.25.7.{n}", "sha256": f"a{n}",
+                               "job_id": n, "reason": "", "at": at})  # fmt: skip
+    rows["acceptance_score"] += [
+        {"acceptance_id": number, "organ": organ, "theirs": organ, "model": "classical",
+         "version": "0.1.0", "dice": rng.uniform(0.85, 0.95), "surface_dice": rng.uniform(0.8, 1),
+         "hd95_mm": rng.uniform(1, 5), "added_path_mm": rng.uniform(10, 900), "volume_ml": 100.0,
+         "volume_theirs_ml": rng.uniform(90, 110), "unchanged": False}
+        for organ in ORGANS
+    ]  # fmt: skip
 
 
 def _blob(rows: dict[str, list[dict[str, Any]]], sha256: str, at: datetime) -> None:

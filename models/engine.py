@@ -10,7 +10,16 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from models.pack import TEST_STEP, M, Pack, PackRefused, self_test_vectors
+from models.pack import (
+    TEST_STEP,
+    M,
+    Manifest,
+    Pack,
+    PackManifest,
+    PackRefused,
+    member_file,
+    self_test_vectors,
+)
 
 
 class OnnxNetwork:
@@ -32,8 +41,18 @@ class OnnxNetwork:
         return np.asarray(answer, np.float32)
 
 
-def load_network(pack: Pack[M], threads: int = 2) -> OnnxNetwork:
-    """Load a pack's network and run its self-test.
+def members_of(manifest: PackManifest) -> int:
+    """Return how many trainings of its network a pack holds."""
+    return manifest.members if isinstance(manifest, Manifest) else 1
+
+
+def load_members(pack: Pack[M], threads: int = 2) -> tuple[OnnxNetwork, ...]:
+    """Load all trainings of a pack's network; see `load_network`."""
+    return tuple(load_network(pack, threads, n + 1) for n in range(members_of(pack.manifest)))
+
+
+def load_network(pack: Pack[M], threads: int = 2, member: int = 1) -> OnnxNetwork:
+    """Load a pack's network, or one of several trainings of it, and run its self-test.
 
     Raises
     ------
@@ -41,8 +60,8 @@ def load_network(pack: Pack[M], threads: int = 2) -> OnnxNetwork:
         If the network cannot be loaded or answers its test vector differently.
     """
     try:
-        network = OnnxNetwork(pack.folder / "weights.onnx", threads)
-        batch, expected = self_test_vectors(pack)
+        network = OnnxNetwork(pack.folder / member_file("weights.onnx", member), threads)
+        batch, expected = self_test_vectors(pack, member)
         answer = network(batch)[..., ::TEST_STEP, ::TEST_STEP]
         difference = float(np.abs(answer - expected).max())
     except Exception as error:  # onnxruntime raises classes of its own without a common base

@@ -5,6 +5,7 @@ One format for all pipelines::
     model.json          manifest: what it is, what it takes and gives, licence, measured accuracy
     weights.onnx        what the node runs on a CPU
     weights.safetensors the same weights for torch: training, GPU, reference result
+    weights-2.onnx ...  further trainings of the same network, where the manifest says so
     test/input.npz      a small input
     test/expected.npz   what torch answered to it
     CARD.md             for people
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Final, Generic, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from typing_extensions import TypeVar, override
 
 from models.window import Frame
@@ -68,8 +69,8 @@ class Output(_Part):
     """TG-263 name."""
     components: Literal["largest", "tenth"] = "largest"
     """Which connected parts are kept: the largest, or all of at least a tenth of it."""
-    volume_ml: tuple[float, float]
-    """2.5 % and 97.5 % quantile of the training data: the plausible range."""
+    volume_ml: tuple[float, float] | None = None
+    """2.5 % and 97.5 % quantile of the training data: the plausible range; None: not known."""
 
 
 class PackManifest(_Part):
@@ -105,6 +106,8 @@ class Manifest(PackManifest):
     spacing_mm: tuple[float, float]
     """Slice spacings seen in training."""
     outputs: tuple[Output, ...]
+    members: PositiveInt = 1
+    """Trainings of the same network, whose answers are averaged."""
 
 
 class InputContract(_Part):
@@ -211,9 +214,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def self_test_vectors(pack: Pack[M]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def member_file(name: str, member: int) -> str:
+    """Return the name of a file, or an array in one, that belongs to one of several trainings."""
+    stem, dot, suffix = name.partition(".")
+    return name if member == 1 else f"{stem}-{member}{dot}{suffix}"
+
+
+def self_test_vectors(
+    pack: Pack[M], member: int = 1
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the input (N, channels, row, column) and every fourth row and column of the logits."""
     with np.load(pack.folder / "test/input.npz") as given:
         batch = given["batch"].astype(np.float32)
     with np.load(pack.folder / "test/expected.npz") as expected:
-        return batch, expected["logits"].astype(np.float32)
+        return batch, expected[member_file("logits", member)].astype(np.float32)

@@ -4,19 +4,21 @@ Counts come from the ledger, so they survive restarts and cost the receiving pro
 label holds a UID or anything of a patient: pipelines, states, destinations and codes only.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from node.config.model import Config
-from node.control.channel import NotRunning, Refused, request
+from node.control.live import ask_node
+from node.drift.chart import alarms
+from node.store.acceptance import ScoreLine
 from node.store.ledger import Ledger
-from node.store.records import HeldItem, QueueLine
+from node.store.records import Counts, HeldItem, QueueLine
 from node.store.statistics import Statistics
+from node.store.volume import DiskState, volume_of
 
-_GIGABYTE: Final = 1_000_000_000
 _QUANTILES: Final = (0.5, 0.95)
 _HELD_KINDS: Final = ("job", "delivery", "series")
 
@@ -31,9 +33,14 @@ class Snapshot:
     free_bytes: int
     refusing: bool
     """Too little disk: every object is answered 0xA700."""
+    counts: Counts
     statistics: Statistics
     queue: tuple[QueueLine, ...]
     held: tuple[HeldItem, ...]
+    scores: tuple[ScoreLine, ...]
+    audit_waiting: int
+    """Events that the audit server has not got."""
+    audit_oldest_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +66,21 @@ class Metric:
 
 def snapshot(config: Config, ledger: Ledger) -> Snapshot:
     """Ask the ledger, the disk and the running node, if it runs."""
-    troubles = _troubles(config)
-    free = shutil.disk_usage(config.node.data_dir).free
+    live = ask_node(config.node.data_dir)
+    volume = volume_of(config.node.data_dir, config.storage)
+    waiting, since = ledger.audit_backlog() if config.audit is not None else (0, None)
     return Snapshot(
-        running=troubles is not None,
-        troubles=troubles or 0,
-        free_bytes=free,
-        refusing=free < config.storage.min_free_gb * _GIGABYTE,
+        running=live is not None,
+        troubles=len(live.troubles) if live else 0,
+        free_bytes=volume.free_bytes,
+        refusing=volume.state is DiskState.FULL,
+        counts=ledger.counts(),
         statistics=ledger.statistics(),
         queue=tuple(ledger.queue()),
         held=tuple(ledger.held()),
+        scores=tuple(ledger.acceptance_scores()),
+        audit_waiting=waiting,
+        audit_oldest_s=(datetime.now(UTC) - since).total_seconds() if since else 0.0,
     )
 
 
@@ -80,18 +92,6 @@ def prometheus(now: Snapshot) -> str:
         lines.append(f"# TYPE {metric.name} {metric.kind}")
         lines += [_line(metric.name, sample) for sample in metric.samples(now)]
     return "\n".join(lines) + "\n"
-
-
-def _troubles(config: Config) -> int | None:
-    """Return how many parts of the node are ill, or None when it does not run."""
-    try:
-        answer = request(config.node.data_dir, "status")
-    except NotRunning:
-        return None
-    except Refused:
-        return 1
-    listed = answer.get("troubles") if isinstance(answer, dict) else None
-    return len(listed) if isinstance(listed, list) else 0
 
 
 def _line(name: str, sample: Sample) -> str:
@@ -125,6 +125,13 @@ def _held(now: Snapshot) -> Iterator[Sample]:
         yield Sample(value=counts[kind], labels={"kind": kind})
 
 
+def _approved(now: Snapshot, *, unchanged: bool) -> Iterator[Sample]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in now.scores:
+        counts[line.score.model, line.score.organ] += line.score.unchanged or not unchanged
+    return _by(("model", "organ"), dict(sorted(counts.items())))
+
+
 def _durations(now: Snapshot) -> Iterator[Sample]:
     for pipeline, seconds in now.statistics.job_seconds.items():
         for quantile in _QUANTILES:
@@ -147,17 +154,17 @@ METRICS: Final = tuple(
         ("disk_refusing", "gauge", "1 when low disk makes the node refuse every object",
          lambda now: _one(now.refusing)),
         ("instances_total", "counter", "Objects received and durable",
-         lambda now: _one(now.statistics.instances)),
+         lambda now: _one(now.counts.instances)),
         ("conflicts_total", "counter", "Objects with a second content under a known UID",
-         lambda now: _one(now.statistics.conflicts)),
+         lambda now: _one(now.counts.conflicts)),
         ("quarantined_total", "counter", "Objects that could not be understood",
-         lambda now: _one(now.statistics.quarantined)),
+         lambda now: _one(now.counts.quarantined)),
         ("refused_total", "counter", "Objects answered with a failure",
          lambda now: _one(now.statistics.refused)),
         ("associations_total", "counter", "Associations by how they ended",
          lambda now: _by(("end",), now.statistics.associations)),
         ("series", "gauge", "Series by state",
-         lambda now: _by(("state",), now.statistics.series)),
+         lambda now: _by(("state",), now.counts.series)),
         ("jobs", "gauge", "Jobs by pipeline and state",
          lambda now: _by(("pipeline", "state"), now.statistics.jobs)),
         ("attempts_failed_total", "counter", "Attempts of jobs that did not finish",
@@ -173,8 +180,20 @@ METRICS: Final = tuple(
          lambda now: [Sample(value=q.oldest_s, labels={"kind": q.kind, "name": q.name})
                       for q in now.queue]),
         ("deliveries", "gauge", "Deliveries by destination and state",
-         lambda now: _by(("destination", "state"), now.statistics.deliveries)),
+         lambda now: [Sample(value=many, labels={"destination": destination, "state": state})
+                      for destination, states in sorted(now.counts.deliveries.items())
+                      for state, many in sorted(states.items())]),
         ("held", "gauge", "What needs a person, by kind", _held),
+        ("approved_total", "counter", "Approved structures that were held against our draft",
+         lambda now: _approved(now, unchanged=False)),
+        ("approved_unchanged_total", "counter", "Of these, those that nobody had corrected",
+         lambda now: _approved(now, unchanged=True)),
+        ("drift_alarms", "gauge", "Organs of a model whose newest score is beyond its limits",
+         lambda now: _one(len(alarms(now.scores)))),
+        ("audit_waiting", "gauge", "Events that the audit server has not got yet",
+         lambda now: _one(now.audit_waiting)),
+        ("audit_oldest_seconds", "gauge", "Age of the oldest of these",
+         lambda now: _one(now.audit_oldest_s)),
     )
 )  # fmt: skip
 """Every metric, in the order of the page; docs/monitoring.md names each."""

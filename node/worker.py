@@ -5,23 +5,21 @@ its standard output; libraries that print find standard error there instead. It 
 and no network. A job may use `memory_mb` of address space; the child dies with the node.
 """
 
-import contextlib
-import ctypes
 import json
 import logging
-import os
-import resource
-import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import TextIO, cast
 
 import click
 
 from node.config.match import DEFAULT_CBCT
+from node.config.model import ImportSection
 from node.config.overrides import settings_from
+from node.engine.confined import address_space, die_with, go_first, take_standard_output
 from node.errors import ConfigError
 from node.log import configure, describe, event
 from node.routing.folder import Found, scan, strangers
@@ -44,9 +42,6 @@ from pipelines.registry import load
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): the signal that the kernel sends when the thread that started us ends."""
-
 
 def main(arguments: Sequence[str]) -> int:
     """Serve jobs until standard input ends.
@@ -56,9 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     arguments
         Process id of the node, then the pipelines whose libraries are loaded before the first job.
     """
-    _die_with(int(arguments[0]))
-    _go_first()
-    answers = _take_standard_output()
+    die_with(int(arguments[0]))
+    go_first()
+    answers = take_standard_output()
     configure("json", "INFO", sys.stderr)
     for name in arguments[1:]:
         _preload(name)
@@ -72,8 +67,9 @@ def answer(job: Mapping[str, Json]) -> dict[str, Json]:
     """Run one job of the child protocol and return what to answer; never raises."""
     number = job.get("job")
     try:
-        with _address_space(job):
+        with address_space(job.get("memory_mb")):
             outcome = run_request(_request(job), str(job["pipeline"]))
+            outcome, held = importable(outcome, cast("Mapping[str, Json]", job.get("profiles", {})))
     except PipelineError as error:
         event(_log, "pipeline_refused", level=logging.WARNING, error=error)
         return _failure(number, error, type(error).__name__)
@@ -89,12 +85,36 @@ def answer(job: Mapping[str, Json]) -> dict[str, Json]:
             "message": f"the pipeline failed: {describe(error)}",
             "hint": "keep the job for the developers; the log holds the traceback",
         }
-    return {"job": number, "ok": True, **outcome_json(outcome)}
+    return {"job": number, "ok": True, **outcome_json(outcome), "held": held}
 
 
 def run_request(request: Request, pipeline: str) -> Outcome:
     """Run `pipeline`; a `PipelineError` says why there is no result."""
     return load(pipeline)(request)
+
+
+def importable(outcome: Outcome, profiles: Mapping[str, Json]) -> tuple[Outcome, dict[str, Json]]:
+    """Return an outcome as its destinations can import it, and what is held for which of them.
+
+    Parameters
+    ----------
+    outcome
+        Of the pipeline; files that are fixed are replaced.
+    profiles
+        Destination -> its `ImportSection` as JSON; without any nothing is looked at.
+    """
+    if not profiles:
+        return outcome, {}
+    from pipelines.dicom.import_prepare import prepare  # noqa: PLC0415 - image libraries
+
+    sections = {
+        name: ImportSection.model_validate_json(json.dumps(section)).resolved()
+        for name, section in profiles.items()
+    }
+    prepared = prepare(outcome.objects, sections)
+    findings = (*outcome.findings, *prepared.findings)
+    held: dict[str, Json] = {name: list(why) for name, why in prepared.held.items()}
+    return replace(outcome, objects=prepared.objects, findings=findings), held
 
 
 def make_request(
@@ -255,53 +275,12 @@ def _write_outcome(request: Request, outcome: Outcome) -> int:
     return 0
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the node dies, and check that it still lives.
-
-    The signal comes when the *thread* that started us ends (prctl(2)); the engine starts children
-    from threads that live as long as they do.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _go_first() -> None:
-    """Let the kernel take this process before the node when memory runs out; write no core.
-
-    A core file would hold images and names.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-
-
-def _take_standard_output() -> TextIO:
-    """Return what was standard output; descriptor 1 becomes standard error for everybody else."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
-
-
 def _preload(name: str) -> None:
     """Load the libraries of a pipeline; where that fails its jobs fail, and nobody else's."""
     try:
         load(name)
     except Exception as error:  # noqa: BLE001 - a missing library or model must not stop the others
         event(_log, "pipeline_unloadable", level=logging.ERROR, error=error, pipeline=name)
-
-
-@contextlib.contextmanager
-def _address_space(job: Mapping[str, Json]) -> Iterator[None]:
-    """Limit the address space during one job; the hard limit stays, so that it can be undone."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = job.get("memory_mb")
-    if isinstance(wanted, int):
-        resource.setrlimit(resource.RLIMIT_AS, (wanted * 1024 * 1024, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _request(job: Mapping[str, Json]) -> Request:

@@ -101,10 +101,7 @@ class Provenance:
     """0, unless a person forced a re-process of unchanged inputs."""
 
     def uid(self, kind: str, index: int | str = 0) -> str:
-        """Return a UID that is the same for the same inputs, version, model and settings.
-
-        ``2.25.<int of a version 8 UUID>`` (PS3.5 B.2; RFC 9562), at most 44 characters.
-        """
+        """Return a UID that is the same for the same inputs, version, model and settings."""
         identity = [
             "rtnode-uid-v1",
             [f"{uid}:{sha}" for uid, sha in self.sources],
@@ -116,11 +113,7 @@ class Provenance:
             kind,
             index,
         ]
-        digest = hashlib.sha256(canonical_json(identity).encode()).digest()[:16]
-        bits = int.from_bytes(digest, "big")
-        bits = bits & ~(0xF << 76) | (8 << 76)  # version 8: custom
-        bits = bits & ~(0x3 << 62) | (2 << 62)  # RFC 9562 variant
-        return f"2.25.{uuid.UUID(int=bits).int}"
+        return content_uid(identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +217,18 @@ class ResourceExhausted(PipelineError):
 def canonical_json(value: object) -> str:
     """Return `value` as JSON with sorted keys and no spaces: one text for one meaning."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_uid(identity: object) -> str:
+    """Return the UID that stands for `identity` and nothing else.
+
+    ``2.25.<int of a version 8 UUID>`` (PS3.5 B.2; RFC 9562), at most 44 characters.
+    """
+    digest = hashlib.sha256(canonical_json(identity).encode()).digest()[:16]
+    bits = int.from_bytes(digest, "big")
+    bits = bits & ~(0xF << 76) | (8 << 76)  # version 8: custom
+    bits = bits & ~(0x3 << 62) | (2 << 62)  # RFC 9562 variant
+    return f"2.25.{uuid.UUID(int=bits).int}"
 
 
 def settings_sha256(settings: BaseModel) -> str:

@@ -43,9 +43,10 @@ def main() -> None:
     build = project["build-system"]["requires"]
     listed = project["project"]["dependencies"]
     runtime = [r for r in listed if not re.match(r"torch\b", r)] + list(TORCH_NEEDS) + build
-    compile_lock(runtime, ROOT / "requirements" / "run.lock")
-    extra = project["project"]["optional-dependencies"]["dev"]
-    compile_lock(runtime + extra, ROOT / "requirements" / "dev.lock")
+    extra = project["project"]["optional-dependencies"]
+    # the driver of PostgreSQL is small: what is installed offline must be able to use it
+    compile_lock(runtime + extra["postgresql"], ROOT / "requirements" / "run.lock")
+    compile_lock(runtime + extra["dev"], ROOT / "requirements" / "dev.lock")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgres_kit
+
 ROOT = Path(__file__).resolve().parent.parent
 PACK = ROOT.parent / "shared" / "data" / "dev_pack.tar.xz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of the store run on the other database."""
+    parser.addoption(
+        "--database", choices=("sqlite", "postgresql"), default="sqlite",
+        help="where `tests.store_kit.store` keeps ledgers; a PostgreSQL server is started",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the one server of a run; xdist's workers inherit its URL."""
+    if config.getoption("database") == "sqlite" or postgres_kit.ENVIRONMENT in os.environ:
+        return
+    running = postgres_kit.server()
+    try:
+        os.environ[postgres_kit.ENVIRONMENT] = running.__enter__().url
+    except pytest.skip.Exception as error:
+        raise pytest.UsageError(str(error)) from error
+    config.add_cleanup(lambda: running.__exit__(None, None, None))
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 CycleGAN (Zhu et al. 2017, arXiv 1703.10593) adapts a simulation-trained generator to a site's own
 CBCT and CT, which need not show the same patients. Left alone it drifts in HU, so four terms hold
-it: structure (the correlation of image gradients before and after), HU anchoring (the distance of
-the body's histogram from that of real CTs), a tie of the low frequencies to the generator it
-started from, and identity. Pix2Pix (Isola et al. 2017, arXiv 1611.07004) takes pairs.
+it: structure (the correlation of image gradients before and after), HU anchoring (`Anchor`), a tie
+of the low frequencies to the generator it started from, and identity. Pix2Pix (Isola et al. 2017,
+arXiv 1611.07004) takes pairs.
 Reference page, section 7. Values are HU / 1000.
 """
 
@@ -19,15 +19,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.sct_net import SctNet
+from models.training.sct_anchor import (
+    BLUR_PX,
+    Anchor,
+    blurred,
+    body_quantiles,
+    edge_loss,
+    tie_loss,
+)
 from models.training.sct_sampling import Batch, PairSampler
 from models.training.sct_tasks import averaged, centre, follow, set_rate, weighted_difference
 
 BODY_WEIGHT: Final = 1.0
 """Weights of a batch from here on are body."""
-QUANTILES: Final = 65
-"""Points at which histograms are compared."""
-BLUR_PX: Final = 15
-"""Side of the box that leaves the low frequencies."""
+GRAIN_PX: Final = 5
+"""Side of the box that takes the grain: the cycle must not ask the CT to carry it."""
+LOSSES: Final = ("fool", "cycle", "identity", "structure", "anchor", "tie", "critic")
 PATCHES: Final[Sequence[tuple[int, int]]] = ((96, 4), (128, 2))
 """(pixels, patches) of a batch: two generators and two critics want smaller ones."""
 
@@ -43,13 +50,20 @@ class AdversarialRecipe:
     ema: float = 0.999
     hold: float = 0.6
     """Share of the run at the full rate; then linearly to 0."""
-    cycle: float = 10.0
+    way_back: float = 0.15
+    """Share of the run in which only the way back learns."""
+    way_back_speed: float = 10.0
+    """Its learning rate over that of the others: it starts from nothing."""
+    fool: float = 0.1
+    """Small: what looks real need not be right."""
+    cycle: float = 5.0
     identity: float = 5.0
-    structure: float = 2.0
+    structure: float = 1.0
     anchor: float = 10.0
     """Of the distance of the histograms."""
-    tie: float = 10.0
-    """Of the low frequencies to the first generator; falls to 0 over the run."""
+    tie: float = 20.0
+    """Of the low frequencies to the first generator; falls to half over the run. It outweighs the
+    anchor, whose level also follows the share of fat in other patients."""
     paired: float = 100.0
     """Of the weighted difference, Pix2Pix only."""
 
@@ -66,8 +80,12 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a score for each patch; soft tissue is stretched first."""
-        return cast("Tensor", self.layers(((x + 0.1) * 2.5).clamp(-2.25, 2.25)))
+        """Return a score for each patch; soft tissue is stretched, and half the resolution seen.
+
+        Tissue and shading must look real; the grain of a CT is noise that nobody wants back.
+        """
+        coarse = functional.avg_pool2d(x, 2)
+        return cast("Tensor", self.layers(((coarse + 0.1) * 2.5).clamp(-2.25, 2.25)))
 
 
 class Pix2Pix:
@@ -118,7 +136,12 @@ class Pix2Pix:
 
 
 class CycleGan:
-    """Unpaired adaptation (`--mode cyclegan`); the sampler draws CBCT and CT of different pairs."""
+    """Unpaired adaptation (`--mode cyclegan`); the sampler draws CBCT and CT of different images.
+
+    For the first `AdversarialRecipe.way_back` of the run only the way back learns, on what the
+    first generator makes of the CBCTs: a way back that is still the identity would pull the way
+    there towards the CBCT.
+    """
 
     def __init__(
         self, sampler: PairSampler, start: SctNet, recipe: AdversarialRecipe, device: str = "cpu"
@@ -131,7 +154,7 @@ class CycleGan:
         self.says_ct = PatchDiscriminator().to(device)
         self.says_cbct = PatchDiscriminator().to(device)
         self.average = averaged(self.to_ct)
-        self.bank = body_quantiles(sampler).to(device)
+        self.anchor = Anchor(body_quantiles(sampler)).to(device)
         self.networks: Mapping[str, nn.Module] = {
             "to-ct": self.to_ct,
             "to-cbct": self.to_cbct,
@@ -139,25 +162,54 @@ class CycleGan:
             "says-cbct": self.says_cbct,
             "first": self.first,
             "average": self.average,
+            "anchor": self.anchor,
         }
-        generators = nn.ModuleList([self.to_ct, self.to_cbct])
         critics = nn.ModuleList([self.says_ct, self.says_cbct])
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            "generators-optimizer": _adam(generators, recipe),
+            "to-ct-optimizer": _adam(self.to_ct, recipe),
+            "to-cbct-optimizer": _adam(self.to_cbct, recipe, recipe.way_back_speed),
             "critics-optimizer": _adam(critics, recipe),
         }
 
     def step(self, rate: float, share: float) -> dict[str, float]:  # noqa: ARG002 (own schedule)
         """Take one step of both generators and both critics."""
-        for optimizer in self.optimizers.values():
-            set_rate(optimizer, self.recipe.learning_rate * decay(self.recipe.hold, share))
-        batch = _moved(self.sampler.batch(), self.device)
+        recipe, batch = self.recipe, _moved(self.sampler.batch(), self.device)
+        fall = decay(recipe.hold, share)
+        for name, optimizer in self.optimizers.items():
+            speed = recipe.way_back_speed if name == "to-cbct-optimizer" else 1.0
+            set_rate(optimizer, recipe.learning_rate * speed * fall)
+        with torch.no_grad(), _bf16(self.device):
+            first = self.first(batch.cbct).float()
+        self.steps += 1
+        if share < recipe.way_back:
+            losses = self._way_back(batch, first)
+        else:
+            losses = self._round_trip(
+                batch, first, (share - recipe.way_back) / (1 - recipe.way_back)
+            )
+        return dict.fromkeys(LOSSES, 0.0) | {k: float(v.item()) for k, v in losses.items()}
+
+    def _way_back(self, batch: Batch, first: Tensor) -> dict[str, Tensor]:
+        """Teach the way back what the scanner makes of a CT; remember what the start reads."""
+        body = batch.weight >= BODY_WEIGHT
+        self.anchor.remember(first, body)
+        with _bf16(self.device):
+            back = self.to_cbct(restacked(batch.cbct, first)).float()
+        loss = _l1(back, centre(batch.cbct))
+        _descend(self.optimizers["to-cbct-optimizer"], loss, self.recipe.clip_norm)
+        return {"cycle": loss}
+
+    def _round_trip(self, batch: Batch, first: Tensor, share: float) -> dict[str, Tensor]:
         a, b = batch.cbct, batch.ct
-        made_ct, made_cbct = self.to_ct(a), self.to_cbct(b)
-        losses = self._generator_losses(batch, made_ct, made_cbct, share)
-        _descend(
-            self.optimizers["generators-optimizer"], sum(losses.values()), self.recipe.clip_norm
-        )
+        with _bf16(self.device):
+            made_ct, made_cbct = self.to_ct(a).float(), self.to_cbct(b).float()
+        losses = self._generator_losses(batch, (made_ct, made_cbct), first, share)
+        for name in ("to-ct-optimizer", "to-cbct-optimizer"):
+            self.optimizers[name].zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        for network, name in ((self.to_ct, "to-ct-optimizer"), (self.to_cbct, "to-cbct-optimizer")):
+            nn.utils.clip_grad_norm_(network.parameters(), self.recipe.clip_norm)
+            self.optimizers[name].step()
         critic = (
             _real(self.says_ct(centre(b)))
             + _fake(self.says_ct(made_ct.detach()))
@@ -165,28 +217,26 @@ class CycleGan:
             + _fake(self.says_cbct(made_cbct.detach()))
         ) / 2
         _descend(self.optimizers["critics-optimizer"], critic, self.recipe.clip_norm)
-        self.steps += 1
         follow(self.average, self.to_ct, min(self.recipe.ema, self.steps / (9 + self.steps)))
-        return {k: float(v.item()) for k, v in losses.items()} | {"critic": float(critic.item())}
+        return losses | {"critic": critic}
 
     def _generator_losses(
-        self, batch: Batch, made_ct: Tensor, made_cbct: Tensor, share: float
+        self, batch: Batch, made: tuple[Tensor, Tensor], first: Tensor, share: float
     ) -> dict[str, Tensor]:
-        r, a, b = self.recipe, batch.cbct, batch.ct
-        body = batch.weight >= BODY_WEIGHT
-        back_cbct = self.to_cbct(restacked(a, made_ct))
-        back_ct = self.to_ct(restacked(b, made_cbct))
-        with torch.no_grad():
-            first = self.first(a)
+        r, a, b, (made_ct, made_cbct) = self.recipe, batch.cbct, batch.ct, made
+        with _bf16(self.device):
+            back_cbct = self.to_cbct(restacked(a, made_ct)).float()
+            back_ct = self.to_ct(restacked(b, made_cbct)).float()
+            same_ct = self.to_ct(b).float()
+        there = _l1(blurred(back_cbct, GRAIN_PX), blurred(centre(a), GRAIN_PX))
         return {
-            "fool": _real(self.says_ct(made_ct)) + _real(self.says_cbct(made_cbct)),
-            "cycle": r.cycle * (_l1(back_cbct, centre(a)) + _l1(back_ct, centre(b))),
-            "identity": r.identity
-            * (_l1(self.to_ct(b), centre(b)) + _l1(self.to_cbct(a), centre(a))),
+            "fool": r.fool * (_real(self.says_ct(made_ct)) + _real(self.says_cbct(made_cbct))),
+            "cycle": r.cycle * (there + _l1(back_ct, centre(b))),
+            "identity": r.identity * _l1(same_ct, centre(b)),
             "structure": r.structure
             * (edge_loss(centre(a), made_ct) + edge_loss(centre(b), made_cbct)),
-            "anchor": r.anchor * anchor_loss(made_ct, body, self.bank),
-            "tie": r.tie * (1 - share) * _l1(_blurred(made_ct), _blurred(first)),
+            "anchor": r.anchor * self.anchor(made_ct, batch.weight >= BODY_WEIGHT),
+            "tie": r.tie * (1 - share / 2) * tie_loss(made_ct, first),
         }
 
 
@@ -197,39 +247,10 @@ def restacked(stack: Tensor, made: Tensor) -> Tensor:
     is changed next to it, too, so that the way back sees one kind of image.
     """
     middle = stack.shape[1] // 2
-    change = _blurred(made - centre(stack))
+    change = blurred(made - centre(stack), BLUR_PX)
     parts = [stack[:, i : i + 1] + change for i in range(stack.shape[1])]
     parts[middle] = made
     return torch.cat(parts, 1)
-
-
-def edge_loss(before: Tensor, after: Tensor) -> Tensor:
-    """Return 1 - the correlation of the in-plane gradients of two images (N, 1, row, column)."""
-    total = before.new_zeros(())
-    for axis in (2, 3):
-        x, y = before.diff(dim=axis).flatten(1), after.diff(dim=axis).flatten(1)
-        total = total + functional.cosine_similarity(x, y, dim=1).mean()
-    return 1 - total / 2
-
-
-def anchor_loss(made: Tensor, body: Tensor, bank: Tensor) -> Tensor:
-    """Return the mean distance of the body's quantiles in `made` from those of real CTs."""
-    values = made[body]
-    if values.numel() < QUANTILES:
-        return made.sum() * 0
-    levels = torch.linspace(0.01, 0.99, QUANTILES, device=made.device)
-    step = max(1, values.numel() // 8192)
-    return (torch.quantile(values[::step], levels) - bank).abs().mean()
-
-
-def body_quantiles(sampler: PairSampler) -> Tensor:
-    """Return the quantiles of the body over all CTs of the sampler, HU / 1000."""
-    values = torch.cat(
-        [torch.from_numpy(p.ct[p.body][::31].astype("float32")) for p in sampler.others]
-    )
-    step = max(1, values.numel() // 2_000_000)
-    levels = torch.linspace(0.01, 0.99, QUANTILES)
-    return torch.quantile(values[::step], levels) / 1000
 
 
 def decay(hold: float, share: float) -> float:
@@ -237,10 +258,8 @@ def decay(hold: float, share: float) -> float:
     return max(0.0, min(1.0, (1 - share) / (1 - hold)))
 
 
-def _blurred(image: Tensor) -> Tensor:
-    pad = BLUR_PX // 2
-    padded = functional.pad(image, (pad, pad, pad, pad), mode="replicate")
-    return functional.avg_pool2d(padded, BLUR_PX, stride=1)
+def _bf16(device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16)
 
 
 def _l1(x: Tensor, y: Tensor) -> Tensor:
@@ -255,8 +274,11 @@ def _fake(score: Tensor) -> Tensor:
     return (score**2).mean()
 
 
-def _adam(module: nn.Module, recipe: AdversarialRecipe) -> torch.optim.Optimizer:
-    return torch.optim.Adam(module.parameters(), lr=recipe.learning_rate, betas=recipe.betas)
+def _adam(
+    module: nn.Module, recipe: AdversarialRecipe, speed: float = 1.0
+) -> torch.optim.Optimizer:
+    rate = speed * recipe.learning_rate
+    return torch.optim.Adam(module.parameters(), lr=rate, betas=recipe.betas)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor | int, clip: float) -> None:

@@ -1,7 +1,7 @@
 """Turn trained synthetic CT weights into a model pack: export, compare, self-test, OOD, card.
 
-    python -m models.training.sct_pack --pairs build/sct --run build/sct-run --id sct-pelvis
-        --region "pelvis, thigh, ..." --out models/packs/sct-pelvis
+    python -m models.training.sct_pack --pairs build/sct --run build/sct-settled --id sct-pelvis
+        --version 1.1.0 --region "pelvis and thigh" --out models/packs/sct-pelvis
 
 Needs the ``onnx`` package besides the node's own. The self-test input is a procedural phantom: no
 patient data enters a pack. Accuracy is measured here, by the exported network, on the hold-out of
@@ -27,10 +27,12 @@ from models.pack import (
     MANIFEST,
     TEST_STEP,
     DataSource,
+    Familiar,
     InputContract,
     PackFile,
     SyntheticCtManifest,
     file_sha256,
+    load_pack,
 )
 from models.phantom_sites import patient
 from models.sct_infer import neighbours
@@ -80,7 +82,7 @@ class Description:
 
 
 def build_pack(
-    run: Path, out: Path, described: Description, familiar: Iterable[Pair], held: Sequence[Pair]
+    run: Path, out: Path, described: Description, familiar: Familiar, held: Sequence[Pair]
 ) -> Path:
     """Write the pack of a training run; return its folder.
 
@@ -91,8 +93,8 @@ def build_pack(
     out : Path
         The new pack.
     described : Description
-    familiar : iterable of Pair
-        What a CBCT must be like for the network to run.
+    familiar : Familiar
+        What a CBCT must be like for the network to run; see `familiar_with`.
     held : sequence of Pair
         Pairs of patients that it has not seen; may be empty.
 
@@ -108,7 +110,6 @@ def build_pack(
     difference = export(out, config)
     network = OnnxNetwork(out / "weights.onnx", 1)
     metrics = evaluate(network, held, config.slices) if held else {}
-    rows = [features(p.cbct, p.body, p.spacing) for p in familiar if p.body.any()]
     training |= {"onnx_difference": difference}
     (out / CARD).write_text(card(described, training, metrics))
     manifest = SyntheticCtManifest(
@@ -133,11 +134,22 @@ def build_pack(
         contract=InputContract(
             modality="CT", pixel_mm=(0.9, PIXEL_MM[1]), slice_mm=SLICE_MM, hu=(-1000.0, 3000.0)
         ),
-        familiar=fit(rows),
+        familiar=familiar,
         gates={},
     )
     (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
     return out
+
+
+def familiar_with(pairs: Iterable[Pair]) -> Familiar:
+    """Return what CBCTs like those of `pairs` look like.
+
+    Raises
+    ------
+    ValueError
+        For too few pairs.
+    """
+    return fit([features(p.cbct, p.body, p.spacing) for p in pairs if p.body.any()])
 
 
 def export(out: Path, config: SctNetConfig) -> float:
@@ -200,10 +212,9 @@ def card(
         *described.notes,
         "",
         "## Training",
-        f"`--mode {training['mode']}`, {training['steps']} steps in {training['minutes']} minutes "
-        "of wall time on one shared CPU core, seed "
-        f"{training['recipe']['seed']}; bf16, averaged weights. The schedule follows wall time: "
-        "another run gives similar weights, not the same ones.",
+        *(_stage(stage) for stage in (*training.get("stages", ()), training)),
+        "bf16, averaged weights. Where the schedule follows wall time another run gives similar "
+        "weights, not the same ones.",
         "",
         *_measured(metrics),
         "## Bounds",
@@ -223,10 +234,24 @@ def card(
     return "\n".join(lines)
 
 
+def _stage(training: Mapping[str, Any]) -> str:
+    recipe = training["recipe"]
+    more = [
+        f"{name.replace('_', ' ')} {recipe[name]}"
+        for name in ("learning_rate", "whole", "tissue_weight")
+        if recipe.get(name)
+    ]
+    return (
+        f"- `--mode {training['mode']}`, {training['pairs']} pairs, {training['steps']} steps in "
+        f"{training['minutes']} minutes of wall time on a shared CPU, seed {recipe['seed']}, "
+        f"{', '.join(more)}."
+    )
+
+
 def _measured(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     cases = {k: v for k, v in metrics.items() if k != "mean"}
     if not cases:
-        return ["## Measured", "Nothing: there was no hold-out.", ""]
+        return ["## Measured", "Nothing: there was no hold-out with a truth.", ""]
     keys = (("raw_mae", "raw MAE"), ("mae", "MAE"), ("me", "ME"), ("soft_mae", "soft"),
             ("bone_mae", "bone"), ("psnr_db", "PSNR dB"))  # fmt: skip
     rows = [*cases.items(), ("**mean**", metrics["mean"])]
@@ -253,11 +278,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--id", required=True)
     parser.add_argument("--region", required=True)
+    parser.add_argument("--version", required=True)
+    parser.add_argument(
+        "--familiar-of", type=Path, help="pack whose likeness is kept: settling shows no new images"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     described = Description(
         id=args.id,
-        version="1.0.0",
+        version=args.version,
         title="Synthetic CT from cone-beam CT, trained on simulation",
         body_region=args.region,
         data=(STS,),
@@ -269,8 +298,11 @@ def main() -> None:
             "60 (2015) 5471; Clark et al., J Digit Imaging 26 (2013) 1045 (TCIA).",
         ),
     )
-    trained = (load_pair(p) for p in training_files(args.pairs))
-    familiar = (p for p in trained if p.name.startswith(MEASURED))
+    if args.familiar_of is None:
+        trained = (load_pair(p) for p in training_files(args.pairs))
+        familiar = familiar_with(p for p in trained if p.name.startswith(MEASURED))
+    else:
+        familiar = load_pack(args.familiar_of, SyntheticCtManifest).manifest.familiar
     build_pack(args.run, args.out, described, familiar, evaluation_files(args.pairs))
     print((args.out / CARD).read_text())
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def make_pair(ct: Ct, settings: CbctSettings, seed: int, *, kept: slice = slice(
     """Return the pair of a CT with square pixels; `kept` slices of what is simulated."""
     scan = simulate(ct.hu, ct.spacing, settings, seed)
     hu = np.clip(ct.hu, AIR_HU, 3000)
-    fov = _inside(ct.hu.shape, ct.spacing[2], settings)
+    fov = inside_fov(ct.hu.shape, ct.spacing[2], settings)
     return Pair(
         name=ct.name,
         cbct=scan[kept],
@@ -71,12 +71,37 @@ def make_pair(ct: Ct, settings: CbctSettings, seed: int, *, kept: slice = slice(
     )
 
 
-def training_pair(ct: Ct, seed: int) -> Pair:
+class Scanner(Protocol):
+    """Scanners of one kind, such as a site's own (`sct_fit.SiteScanner`)."""
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
+        """Return the least and the greatest pixel, mm."""
+        ...
+
+    def settings(self, seed: int, random: np.random.Generator) -> CbctSettings:
+        """Return the scanner of the pair `seed`; whatever else is drawn comes from `random`."""
+        ...
+
+
+class AnyScanner:
+    """Every scanner that the default network is trained on."""
+
+    pixel_mm = PIXEL_MM
+
+    def settings(self, seed: int, random: np.random.Generator) -> CbctSettings:
+        """Return a scanner of the whole range, or one like those of the evaluation set."""
+        hard = random.random() < HARD_SHARE
+        return random_settings(seed) if hard else evaluation_settings(seed)
+
+
+def training_pair(ct: Ct, seed: int, scanner: Scanner | None = None) -> Pair:
     """Return a pair of `ct` seen by a scanner, on a grid and with a size drawn by `seed`."""
+    scanner = scanner or AnyScanner()
     random = np.random.default_rng([seed, 21])
     scale = float(random.uniform(*SCALE))
-    pixel = float(np.exp(random.uniform(*np.log(PIXEL_MM))))
-    settings = random_settings(seed) if random.random() < HARD_SHARE else evaluation_settings(seed)
+    pixel = float(np.exp(random.uniform(*np.log(scanner.pixel_mm))))
+    settings = scanner.settings(seed, random)
     first = int(random.integers(0, max(1, len(ct.hu) - SLICES)))
     part = replace(ct, hu=ct.hu[first : first + SLICES])
     sized = on_grid(replace(part, spacing=tuple(s * scale for s in ct.spacing)), pixel)  # type: ignore[arg-type]
@@ -119,7 +144,8 @@ def body_of(hu: Hu) -> Mask:
     return np.stack([ndimage.binary_fill_holes(plane) for plane in tissue])
 
 
-def _inside(shape: tuple[int, ...], pixel_mm: float, settings: CbctSettings) -> Mask:
+def inside_fov(shape: tuple[int, ...], pixel_mm: float, settings: CbctSettings) -> Mask:
+    """Return the field of view without its rim, on a grid of `shape`."""
     y, x = (
         (np.arange(n) - (n - 1) / 2) * pixel_mm - c
         for n, c in zip(shape[1:], settings.isocenter_mm, strict=True)
@@ -206,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--count", type=int, default=280)
     parser.add_argument("--phantom-share", type=float, default=0.3)
     args = parser.parse_args()
@@ -213,14 +240,14 @@ def main() -> None:
     for pair in evaluation_pairs(cts):
         save_pair(pair, args.out / "evaluation" / f"{pair.name}.npz")
     patients = [c for c in cts if c.name not in HELD_OUT]
-    for index in range(args.count):
+    for index in range(args.first, args.first + args.count):
         path = args.out / "training" / f"{index:04d}.npz"
         if path.exists():
             continue
         pair = training_pair(_sources(patients, index, args.phantom_share), index)
         save_pair(pair, path)
-        print(f"{index + 1}/{args.count} {pair.name} {pair.cbct.shape}", flush=True)
-    record = {"count": args.count, "phantom_share": args.phantom_share}
+        print(f"{index - args.first + 1}/{args.count} {pair.name} {pair.cbct.shape}", flush=True)
+    record = {"first": args.first, "count": args.count, "phantom_share": args.phantom_share}
     (args.out / "pairs.json").write_text(
         json.dumps(record | {"evaluation": asdict(evaluation_settings(6))}, indent=1)
     )

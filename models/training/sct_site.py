@@ -17,7 +17,7 @@ from models.sct_ood import LEAST_IMAGES
 from models.training.evaluate_sct import as_network
 from models.training.loop import LOG_STEPS, Budget, Task, run
 from models.training.sct_adversarial import PATCHES, AdversarialRecipe, CycleGan, Pix2Pix
-from models.training.sct_pack import Description, build_pack
+from models.training.sct_pack import Description, build_pack, familiar_with
 from models.training.sct_pairs import Pair
 from models.training.sct_pictures import draw_losses, draw_samples
 from models.training.sct_sampling import PATCH_PX, PairSampler
@@ -48,17 +48,28 @@ class Order:
     """Only where there is no `start`."""
 
 
-def train_site(pairs: Sequence[Pair], out: Path, order: Order, tell: Callable[[str], None]) -> Path:
+def train_site(
+    pairs: Sequence[Pair],
+    out: Path,
+    order: Order,
+    tell: Callable[[str], None],
+    *,
+    cts: Sequence[Pair] | None = None,
+) -> Path:
     """Train and write a pack; return its folder.
 
     Parameters
     ----------
     pairs : sequence of Pair
+        CBCTs with their truth; with `cts`, CBCTs alone.
     out : Path
         Folder of the run; a run that was broken off there goes on.
     order : Order
     tell : callable
         Receives lines of progress.
+    cts : sequence of Pair, optional
+        CTs of anybody, for cyclegan: then nothing is known of the CBCTs' truth, and no error is
+        measured.
 
     Raises
     ------
@@ -69,7 +80,7 @@ def train_site(pairs: Sequence[Pair], out: Path, order: Order, tell: Callable[[s
     torch.set_num_threads(order.threads)
     held, kept = _split(pairs)
     start, started_from = _start(order)
-    task = _task(order, kept, start)
+    task = _task(order, kept, start, kept if cts is None else cts)
     recipe = (
         asdict(Recipe(seed=order.seed))
         if order.mode == "sim"
@@ -91,7 +102,7 @@ def train_site(pairs: Sequence[Pair], out: Path, order: Order, tell: Callable[[s
     network = as_network(task.average.cpu())
     draw_samples(out / "samples.png", shown, network, task.average.config.slices)
     if order.mode == "cyclegan" and start is not None:
-        _refuse_if_worse(start, task.average, held or kept)
+        _refuse_if_worse(start, task.average, held or kept, kept if cts is None else cts)
     described = Description(
         id=order.name,
         version="0.1.0",
@@ -107,7 +118,9 @@ def train_site(pairs: Sequence[Pair], out: Path, order: Order, tell: Callable[[s
         ),
         weights_licence="not stated",
     )
-    return build_pack(out, out / "pack", described, kept, held)
+    return build_pack(
+        out, out / "pack", described, familiar_with(kept), held if cts is None else []
+    )
 
 
 def histogram_distance(made: Sequence[np.ndarray], real: Sequence[np.ndarray]) -> float:
@@ -117,15 +130,17 @@ def histogram_distance(made: Sequence[np.ndarray], real: Sequence[np.ndarray]) -
     return float(np.abs(a - b).mean())
 
 
-def _refuse_if_worse(start: SctNet, adapted: SctNet, pairs: Sequence[Pair]) -> None:
-    """Refuse an adapted generator whose body histogram is no nearer to real CTs.
+def _refuse_if_worse(
+    start: SctNet, adapted: SctNet, pairs: Sequence[Pair], cts: Sequence[Pair]
+) -> None:
+    """Refuse an adapted generator whose body histogram is no nearer to that of `cts`.
 
     Raises
     ------
     ValueError
         Then the warm start is the better model and stays.
     """
-    real = [p.ct[p.body] for p in pairs]
+    real = [p.ct[p.body] for p in cts]
     found = []
     for net in (start, adapted):
         network = as_network(net.cpu().eval())
@@ -165,16 +180,15 @@ def _start(order: Order) -> tuple[SctNet | None, str]:
     return net, f"{pack.label} {pack.sha256}"
 
 
-def _task(order: Order, pairs: Sequence[Pair], start: SctNet | None) -> Task:
+def _task(order: Order, pairs: Sequence[Pair], start: SctNet | None, cts: Sequence[Pair]) -> Task:
     config = order.network if start is None else start.config
     sizes = PATCH_PX if order.mode == "sim" else PATCHES
-    unpaired = order.mode == "cyclegan"
-    sampler = PairSampler(pairs, config.slices, order.seed, sizes=sizes, unpaired=unpaired)
+    others = cts if order.mode == "cyclegan" else None
+    sampler = PairSampler(pairs, config.slices, order.seed, sizes=sizes, others=others)
     if order.mode == "sim":
         task = Supervised(sampler, config, Recipe(seed=order.seed), order.device)
         if start is not None:
-            task.generator.load_state_dict(start.state_dict())
-            task.average.load_state_dict(start.state_dict())
+            task.begin_with(start.state_dict())
         return task
     if start is None and order.mode == "cyclegan":
         raise ValueError("cyclegan starts from a pack: name one with --start")

@@ -21,6 +21,7 @@ from typing import Final
 import click
 
 from models.pack import MANIFEST, PACKS, PackManifest, PackRefused, load_pack
+from node.audit.exporter import receiver_of
 from node.cli.common import config_option, echo_json, json_option
 from node.cli.exits import Exit
 from node.cli.network import peer_ae
@@ -32,6 +33,7 @@ from node.errors import LedgerError, NodeError
 from node.scu.association import PeerAE
 from node.scu.echo import echo
 from node.store.store import open_reader, refuse_remote
+from node.store.volume import GIGABYTE, DiskState, volume_of
 
 _SLICE_BYTES: Final = 512 * 1024
 """A CT slice of 512 x 512, the unit of the disk test."""
@@ -132,19 +134,22 @@ def _folder(config: Config) -> Iterator[Result]:
         yield Result(check=name, health=Health.OK, found=f"{folder}, local, mode {mode:o}")
 
 
+_SPACE: Final = {
+    DiskState.OK: (Health.OK, ""),
+    DiskState.LOW: (Health.WARN, "free space soon, or set storage.warn_free_gb"),
+    DiskState.FULL: (
+        Health.BAD,
+        "free space or enlarge the volume: the node refuses every object (0xA700)",
+    ),
+}
+
+
 def _space(config: Config) -> Iterator[Result]:
-    folder = _nearest(config.node.data_dir)
-    free = shutil.disk_usage(folder).free / 1e9
-    limits = config.storage
-    found = f"{free:.1f} GB free; refuses below {limits.min_free_gb:g} GB"
-    if free < limits.min_free_gb:
-        fix = "free space or enlarge the volume: the node refuses every object (0xA700)"
-        yield Result(check="disk space", health=Health.BAD, found=found, fix=fix)
-    elif free < limits.warn_free_gb:
-        fix = "free space soon, or set storage.warn_free_gb"
-        yield Result(check="disk space", health=Health.WARN, found=found, fix=fix)
-    else:
-        yield Result(check="disk space", health=Health.OK, found=found)
+    volume = volume_of(_nearest(config.node.data_dir), config.storage)
+    health, fix = _SPACE[volume.state]
+    free = volume.free_bytes / GIGABYTE
+    found = f"{free:.1f} GB free; refuses below {config.storage.min_free_gb:g} GB"
+    yield Result(check="disk space", health=health, found=found, fix=fix)
 
 
 def _sync(config: Config) -> Iterator[Result]:
@@ -289,6 +294,25 @@ def _peers(config: Config) -> Iterator[Result]:
         yield Result(check=f"peer {name}", health=health, found=found, fix=report.hint)
 
 
+def _audit(config: Config) -> Iterator[Result]:
+    section = config.audit
+    if section is None:
+        return
+    place = f"{section.host}:{section.port}"
+    try:
+        receiver_of(section).deliver([])
+    except NodeError as error:
+        yield Result(check="audit", health=Health.BAD, found=str(error), fix=error.advice)
+    except OSError as error:
+        yield Result(
+            check="audit", health=Health.BAD,
+            found=f"{place} takes no audit messages: {error.strerror or error}",
+            fix="is it up, does it believe our certificate? Messages wait in the database",
+        )  # fmt: skip
+    else:
+        yield Result(check="audit", health=Health.OK, found=f"{place} takes audit messages")
+
+
 def _folders(config: Config) -> Iterator[Result]:
     places = [(f"folder {name}", folder.path) for name, folder in config.folders.items()]
     places += [("hot folder", folder.path) for folder in config.hot_folders]
@@ -383,6 +407,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     _folders,
     _port,
     _peers,
+    _audit,
     _models,
     _worker,
 )

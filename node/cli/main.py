@@ -15,9 +15,12 @@ import click
 from node.cli.backup import backup, rebuild_index, restore
 from node.cli.check import check
 from node.cli.common import Commands
+from node.cli.completion import completion
+from node.cli.conformance.command import conformance
 from node.cli.contour import contour
 from node.cli.doctor import doctor
 from node.cli.dose import dose_stability
+from node.cli.drift import drift
 from node.cli.explain import explain
 from node.cli.jobs import cancel, jobs, retry
 from node.cli.metrics import metrics
@@ -96,7 +99,9 @@ _COMMANDS: Final = (
     replay,
     routes,
     config,
+    conformance,
     metrics,
+    drift,
     verify,
     backup,
     restore,
@@ -111,6 +116,7 @@ _COMMANDS: Final = (
     sct,
     send,
     echo,
+    completion,
 )
 for command in _COMMANDS:
     main.add_command(command)

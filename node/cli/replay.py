@@ -33,7 +33,7 @@ def replay(job: int, output: Path, config: Config, *, as_json: bool) -> None:
     the job made: with the same version and settings the bytes are the same. The exit code is 0
     when a result was made and nothing differs, or the job had made nothing.
     """
-    from node.worker import make_request, run_request  # noqa: PLC0415 - loads the pipelines
+    from node.worker import importable, make_request, run_request  # noqa: PLC0415 - loads the pipelines
 
     ledger = open_reader(config.node.data_dir, clock=SystemClock(), url=config.node.database_url)
     detail = ledger.job_detail(job)
@@ -53,6 +53,9 @@ def replay(job: int, output: Path, config: Config, *, as_json: bool) -> None:
     request = make_request(spec, recorded.settings_json, files, output, recorded.revision)
     try:
         outcome = run_request(request, recorded.pipeline)
+        sections = config.import_profiles().items()
+        profiles = {n: s.model_dump(mode="json") for n, s in sections if n in recorded.destinations}
+        outcome, _ = importable(outcome, profiles)
     except PipelineError as error:
         click.echo(f"{type(error).__name__}: {error} ({error.advice})", err=True)
         click.get_current_context().exit(Exit.FAILED)

@@ -7,6 +7,7 @@ the command that needs them.
 import importlib.util
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +16,17 @@ from node.cli.exits import Exit
 from node.cli.text import table
 from pipelines.api import PipelineError
 
+if TYPE_CHECKING:
+    from models.training.sct_fit import SiteScanner
+    from models.training.sct_pairs import Pair
+
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW = click.Path(file_okay=False, path_type=Path)
+_SITE = click.option(
+    "--site",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of `rtnode sct fit-simulator`: simulate this site's scanner, not any.",
+)
 
 
 @click.group()
@@ -29,26 +39,21 @@ def sct() -> None:
 @click.argument("output", type=_NEW)
 @click.option("--count", default=4, show_default=True, help="Pairs of each CT.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same pairs.")
-def simulate(source: Path, output: Path, count: int, seed: int) -> None:
+@_SITE
+def simulate(source: Path, output: Path, count: int, seed: int, site: Path | None) -> None:
     """Make training pairs (simulated CBCT, CT) of the CTs in SOURCE.
 
     SOURCE is a folder of DICOM, searched whole. Each pair draws its own scanner, patient size and
     grid. OUTPUT receives one .npz a pair, without any identifier, and pictures.png to look at.
     """
-    from models.training.sct_pairs import Pair, save_pair, training_pair  # noqa: PLC0415 - see the module
     from models.training.sct_pictures import draw_pairs  # noqa: PLC0415 - see the module
-    from pipelines.synthetic_ct.site import read_cts  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.training_images import (  # noqa: PLC0415 - see the module
+        simulated,
+    )
 
     shown: list[Pair] = []
-    for ct in read_cts(source):
-        if isinstance(ct, str):
-            click.echo(ct, err=True)
-            continue
-        for number in range(count):
-            pair = training_pair(ct, 100_000 * seed + 1000 * number + int(ct.name[3:]))
-            save_pair(pair, output / f"{ct.name}-{number:02d}.npz")
-            shown = [*shown, pair][:4]
-            click.echo(f"{ct.name} {number + 1}/{count}")
+    for pair in simulated(source, output, count, seed, _scanner(site), click.echo):
+        shown = [*shown, pair][:4]
     if not shown:
         click.echo("no CT series that could be read", err=True)
         click.get_current_context().exit(Exit.FAILED)
@@ -56,46 +61,94 @@ def simulate(source: Path, output: Path, count: int, seed: int) -> None:
     click.echo(f"written to {output}; look at pictures.png before you train")
 
 
+@sct.command("fit-simulator")
+@click.argument("cbcts", type=_FOLDER)
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--region",
+    type=click.Choice(["pelvis", "abdomen", "thorax", "head"]),
+    default="pelvis",
+    show_default=True,
+    help="What the CBCTs show.",
+)
+@click.option("--seed", default=1, show_default=True)
+def fit_simulator(cbcts: Path, output: Path, region: str, seed: int) -> None:
+    """Measure the site's own CBCTS; write the ranges that `simulate --site` draws from.
+
+    CBCTS is a folder of DICOM, searched whole: 20 patients or more, of one protocol. No truth is
+    needed. Noise, its grain, cupping, shading, tissue levels and sharpness are measured and turned
+    into settings of the simulator; the file holds both and says how sure each setting is. Takes
+    minutes: it simulates patients with the pixels of your CBCTs.
+    """
+    from models.training.sct_traits import UNITS  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.fit import USUAL_IMAGES, fitted, look  # noqa: PLC0415 - see the module
+
+    try:
+        found = fitted(look(cbcts, click.echo), region, seed=seed)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    output.write_text(found.model_dump_json(indent=1) + "\n")
+    traits = [(name, unit, *found.found[name]) for name, unit in UNITS.items()]
+    for line in table(("trait", "unit", "10 %", "50 %", "90 %"), traits):
+        click.echo(line)
+    settings = [(n, *found.ranges[n], found.uncertainty[n]) for n in found.ranges]
+    for line in table(("setting", "from", "to", "unsure by (SD)"), settings):
+        click.echo(line)
+    if found.images < USUAL_IMAGES:
+        click.echo(f"only {found.images} CBCTs: {USUAL_IMAGES} show better how they vary")
+    click.echo(f"written to {output}; use it as --site of simulate and train")
+
+
 @sct.command()
-@click.argument("pairs", type=_FOLDER)
+@click.argument("source", type=_FOLDER)
 @click.argument("output", type=_NEW)
 @click.option(
     "--mode",
     type=click.Choice(["sim", "pix2pix", "cyclegan"]),
     default="sim",
     show_default=True,
-    help="sim, pix2pix: CBCT and CT of a file belong together. cyclegan: they need not.",
+    help="sim: CTs, simulated. pix2pix: CBCT with its CT. cyclegan: CBCT and CT of anybody.",
 )
 @click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="A budget in steps instead: repeatable.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--start", help="Pack to start from: a name or a folder. cyclegan needs one.")
+@click.option("--count", default=4, show_default=True, help="Pairs simulated of each CT.")
+@_SITE
 @click.option("--threads", default=2, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--name", default="sct-site", show_default=True, help="Name of the new pack.")
 def train(  # noqa: PLR0913, PLR0917 (a command line)
-    pairs: Path,
+    source: Path,
     output: Path,
     mode: str,
     minutes: float,
     steps: int | None,
     seed: int,
     start: str | None,
+    count: int,
+    site: Path | None,
     threads: int,
     device: str,
     name: str,
 ) -> None:
-    """Train a network on PAIRS, files of `rtnode sct simulate`; write a model pack.
+    """Train a network on the images in SOURCE; write a model pack.
+
+    SOURCE holds DICOM, or files of `rtnode sct simulate`. For sim any folder of CTs will do:
+    their simulated pairs are kept in OUTPUT/pairs. For pix2pix and cyclegan the layout is that of
+    `rtnode sct validate`: folders named cbct/, ct/ and planning/, in one case or in many.
 
     OUTPUT receives the state (run the command again to go on), losses.csv, losses.png,
-    samples.png and pack/. Every fifth CT is held out for measuring. Nothing is switched on.
+    samples.png and pack/. Every fifth image is held out for measuring. Nothing is switched on.
     """
     if importlib.util.find_spec("onnx") is None:
         message = "writing a pack needs the package onnx: pip install onnx"
         raise click.ClickException(message)
     from models.training.loop import Budget  # noqa: PLC0415 - see the module
-    from models.training.sct_pairs import load_pair  # noqa: PLC0415 - see the module
     from models.training.sct_site import Order, train_site  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.training_images import (  # noqa: PLC0415 - see the module
+        training_images,
+    )
 
     order = Order(
         mode=mode,
@@ -107,8 +160,16 @@ def train(  # noqa: PLR0913, PLR0917 (a command line)
         name=name,
     )
     try:
-        files = sorted(pairs.rglob("*.npz"))
-        pack = train_site([load_pair(p) for p in files], output, order, click.echo)
+        images = training_images(
+            source,
+            mode,
+            cache=output / "pairs",
+            count=count,
+            seed=seed,
+            site=_scanner(site),
+            tell=click.echo,
+        )
+        pack = train_site(images.pairs, output, order, click.echo, cts=images.cts)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo((pack / "CARD.md").read_text())
@@ -171,3 +232,13 @@ def validate(cases: Path, report: Path, name: str, signed_by: str) -> None:
     if reasons:
         click.get_current_context().exit(Exit.FAILED)
     click.echo(f"accepted; set validation_report: {report.resolve()}")
+
+
+def _scanner(path: Path | None) -> "SiteScanner | None":
+    """Return the scanner of a file of `fit-simulator`."""
+    from models.training.sct_fit import read_site  # noqa: PLC0415 - see the module
+
+    try:
+        return None if path is None else read_site(path)
+    except ValueError as error:
+        raise click.ClickException(f"{path} is no file of fit-simulator") from error

@@ -38,6 +38,7 @@ def _peers(root: Mapping[str, JsonValue]) -> Iterator[Finding]:
         if _map(peer).get("tls") is True and not _map(_map(root.get("node")).get("tls")):
             yield (*here, "tls"), "needs our certificate and key under node.tls"
         yield from _fallback(root, name, _map(peer).get("fallback"), here)
+        yield from _fallback_profile(root, _map(peer), here)
         ae_title = _map(peer).get("ae_title")
         if not isinstance(ae_title, str):
             continue
@@ -77,6 +78,22 @@ def _fallback(
         )
     elif _map(peers[fallback]).get("host") is None:
         yield place, f"peers.{fallback} has no host and port to send to"
+
+
+def _fallback_profile(
+    root: Mapping[str, JsonValue], peer: Mapping[str, JsonValue], here: Location
+) -> Iterator[Finding]:
+    """Find a fallback that can import other things: it gets what was prepared for the peer."""
+    fallback = peer.get("fallback")
+    known = {**_map(root.get("peers")), **_others(root)}
+    if isinstance(fallback, str) and fallback in known:
+        theirs = _map(known[fallback]).get("profile")
+        if theirs is not None and theirs != peer.get("profile"):
+            yield (
+                (*here, "fallback"),
+                f"'{fallback}' has another profile, and gets what was prepared for this one; give"
+                " both the same, or the fallback none",
+            )
 
 
 def _routes(root: Mapping[str, JsonValue]) -> Iterator[Finding]:

@@ -8,11 +8,12 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, JsonValue, field_validator, model_validator
 
+from node.config.audit import AuditSection
 from node.config.match import DEFAULT_CBCT, Match, Rule
 from node.config.notify import NotifySection
 from node.config.types import (
@@ -24,9 +25,11 @@ from node.config.types import (
     Port,
     Seconds,
     Section,
+    TlsIdentity,
 )
 from node.tls import DEFAULT_PORT, Credentials
 from pipelines.catalog import PIPELINES
+from pipelines.dicom.import_profiles import PROFILES, Action, Profile, TpsProfile
 
 SENDER: Final = "sender"
 """Destination that stands for the peer whose AE title sent the trigger."""
@@ -251,6 +254,49 @@ class ReceiveSection(Section):
     )
 
 
+class ImportSection(Section):
+    """What a destination can import: rules that results are held against before they are sent."""
+
+    system: TpsProfile = Field(
+        description="Whose rules: " + ", ".join(TpsProfile) + ". `rtnode check --profile NAME`"
+        " prints them, with what is known and what is assumed of each.",
+        examples=["eclipse"],
+    )
+    rules: FrozenMap[str, Action] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="What else than the profile says happens to an object that breaks a rule: fix,"
+        " warn, hold or ignore.",
+        examples=[{"holes": "warn"}],
+    )
+    limits: FrozenMap[str, float] = Field(
+        default_factory=dict,
+        validate_default=True,
+        description="Other limits than those of the profile, as your own import tests showed them.",
+        examples=[{"contour-points": 4000}],
+    )
+
+    @model_validator(mode="after")
+    def _adaptable(self) -> "ImportSection":
+        self.resolved()
+        return self
+
+    def resolved(self) -> Profile:
+        """Return the profile with this site's words and limits."""
+        return PROFILES[self.system].adapted(self.rules, self.limits)
+
+
+ImportProfile: TypeAlias = Annotated[
+    ImportSection | None,
+    Field(
+        description="Results are checked against what this system can import before they are sent;"
+        " what a rule forbids is fixed, told or held.",
+        examples=[{"system": "eclipse"}],
+    ),
+]
+"""The field of each kind of destination."""
+
+
 class Pull(StrEnum):
     """How what a pipeline lacks is fetched from a peer."""
 
@@ -294,6 +340,13 @@ class Peer(Section):
         description="Name in its certificate, where that is not `host`.",
         examples=["pacs.example.org"],
     )
+    tls_identity: tuple[TlsIdentity, ...] = Field(
+        default=(),
+        description="What its certificate must be, one of these: sha256:<fingerprint>, CN=<common"
+        " name> or DNS:<name>; another peer of the same authority is then refused under this AE"
+        " title. Without it any certificate of the authorities will do.",
+        examples=[[]],
+    )
     commitment: bool = Field(
         default=False,
         description="true: it is asked for storage commitment of what we send; it must know our AE"
@@ -319,6 +372,7 @@ class Peer(Section):
         description="Most retrievals from it in a minute: an archive serves clinicians first.",
         examples=[30],
     )
+    profile: ImportProfile = None
     fallback: Name | None = Field(
         default=None,
         description="A peer or folder that gets the results too when this one does not take them"
@@ -348,6 +402,8 @@ class Peer(Section):
         needs_address = self.commitment or self.query or self.fallback is not None
         if needs_address and self.host is None:
             raise ValueError("commitment, query and fallback need host and port")
+        if self.tls_identity and not self.tls:
+            raise ValueError("tls_identity needs tls: true")
         if self.pull is not Pull.NONE and not self.query:
             raise ValueError("pull needs query: true")
         return self
@@ -357,10 +413,11 @@ class Folder(Section):
     """A destination folder: results are written there as files."""
 
     path: ConfigPath = Field(description="Folder for the results.", examples=["rtnode-results"])
+    profile: ImportProfile = None
 
 
 class DicomWeb(Section):
-    """A DICOMweb server as a destination: results are sent by STOW-RS."""
+    """A DICOMweb server: results are sent by STOW-RS, what is missing fetched by WADO-RS."""
 
     url: str = Field(
         pattern=r"^https?://[^\s?#]+$",
@@ -384,6 +441,20 @@ class DicomWeb(Section):
         description="Certificates (PEM) of the authorities that sign its certificate; without it"
         " those of the system.",
         examples=["tls/authorities.crt"],
+    )
+    profile: ImportProfile = None
+    pull: bool = Field(
+        default=False,
+        description="true: what a pipeline lacks is looked for there (QIDO-RS) and fetched"
+        " (WADO-RS).",
+        examples=[False],
+    )
+    pull_per_minute: int = Field(
+        default=30,
+        ge=1,
+        le=600,
+        description="Most retrievals from it in a minute: an archive serves clinicians first.",
+        examples=[30],
     )
     response_timeout_s: Seconds = Field(
         default=60.0, description="Time without any progress.", examples=[60.0]
@@ -743,7 +814,8 @@ class Config(Section):
     dicomweb: FrozenMap[Name, DicomWeb] = Field(
         default_factory=dict,
         validate_default=True,
-        description="DICOMweb servers by name, as destinations (STOW-RS).",
+        description="DICOMweb servers by name: destinations (STOW-RS), and with `pull: true`"
+        " archives to fetch from (QIDO-RS, WADO-RS).",
         examples=[{"cloud": {"url": "https://pacs.example.org/dicom-web"}}],
     )
     recognize: RecognizeSection = Field(
@@ -767,6 +839,19 @@ class Config(Section):
         examples=[[{"path": "rtnode-drop"}]],
     )
     log: LogSection = Field(default_factory=LogSection, description="The technical log.")
+    audit: AuditSection | None = Field(
+        default=None,
+        description="A syslog server that gets the audit trail as DICOM audit messages (PS3.15),"
+        " over mutual TLS; without it the trail is kept in the database alone.",
+        examples=[
+            {
+                "host": "audit.example.org",
+                "certificate": "tls/rtnode.crt",
+                "key": "tls/rtnode.key",
+                "authorities": "tls/authorities.crt",
+            }
+        ],
+    )
     notify: NotifySection = Field(
         default_factory=NotifySection,
         description="Who is told when something is held, a destination is down or the node is ill.",
@@ -783,6 +868,15 @@ class Config(Section):
         return next(
             ((name, peer) for name, peer in self.peers.items() if peer.ae_title == ae_title), None
         )
+
+    def import_profiles(self) -> dict[str, ImportSection]:
+        """Return destination -> what it can import, for those that say so."""
+        destinations: dict[str, Peer | Folder | DicomWeb] = {
+            **self.peers, **self.folders, **self.dicomweb
+        }  # fmt: skip
+        return {
+            name: entry.profile for name, entry in destinations.items() if entry.profile is not None
+        }
 
     def matched_keywords(self) -> frozenset[str]:
         """Return every DICOM keyword that a route or rule asks for; the index must keep them."""

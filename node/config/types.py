@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from node.domain import AETitle
+from node.tls import identity
 
 BASE_FOLDER: Final = "base"
 """Key of the validation context that holds the folder relative paths start from."""
@@ -88,6 +89,8 @@ Network: TypeAlias = Annotated[
     PlainSerializer(str),
 ]
 """An IP address or network in CIDR notation."""
+TlsIdentity: TypeAlias = Annotated[str, AfterValidator(identity)]
+"""What a certificate must be: fingerprint, common name or name it was issued for."""
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400)]
 FrozenMap: TypeAlias = Annotated[

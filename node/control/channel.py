@@ -123,7 +123,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             command, arguments = str(request["command"]), dict(request.get("arguments", {}))
-        except (ValueError, TypeError, LookupError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return {"ok": False, "error": "not a request", "hint": ""}
         handler = self._handlers.get(command)
         if handler is None:

@@ -20,6 +20,7 @@ from node.control.channel import Handler
 from node.errors import NodeError
 from node.lifecycle import DeliveryState, IllegalTransition, JobState, SeriesEvent
 from node.log import describe, event
+from node.store.audit import VIEWED
 from node.store.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ COMMAND_LINE: Final = "command line"
 """Who acts where no user is named: whoever may open the socket."""
 AUDITED: Final = frozenset({"login", "login_refused", "logout"})
 """What the web page tells of its users; nothing else is taken from it."""
+VIEWABLE: Final = frozenset({"job", "series", "study"})
+"""Whose images a person may have looked at."""
 _LONGEST_NAME: Final = 64
 _LONGEST_REASON: Final = 500
 
@@ -110,9 +113,14 @@ def operator_handlers(
 
     def audit(arguments: Mapping[str, JsonValue]) -> JsonValue:
         action = str(arguments["action"])
+        address = str(arguments.get("address") or "")[:_LONGEST_NAME]
+        kind = str(arguments.get("kind") or "")
+        if action == "viewed" and kind in VIEWABLE:
+            subject = str(arguments.get("subject") or "")[:_LONGEST_NAME]
+            ledger.note(VIEWED, kind=kind, subject=subject, by=_by(arguments), address=address)
+            return {}
         if action not in AUDITED:
             raise NothingToDo("this is nothing that is written down")
-        address = str(arguments.get("address") or "")[:_LONGEST_NAME]
         ledger.note(f"web_{action}", kind="user", subject=_by(arguments), address=address)
         return {}
 

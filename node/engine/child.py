@@ -140,7 +140,7 @@ class Child:
         self._buffer = bytearray(rest)
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ChildDied("the worker broke the protocol") from None
         if not isinstance(answer, dict):
             raise ChildDied("the worker broke the protocol")
@@ -185,7 +185,7 @@ class Child:
         """Log a JSON line of the child's own log again; False when it is none."""
         try:
             said = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         if not isinstance(said, dict) or not isinstance(said.get("event"), str):
             return False

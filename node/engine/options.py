@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from node.config.model import Config, Limits
+from pipelines.api import Json
 
 WORKER: Final = (sys.executable, "-m", "node.worker")
 """The child's command; tests put their own in its place."""
@@ -32,6 +33,8 @@ class EngineOptions:
     drain_s: float = 30.0
     """How long a running job may go on when the node stops."""
     command: Sequence[str] = WORKER
+    profiles: Mapping[str, Json] = field(default_factory=dict)
+    """Destination -> what it can import, as the child protocol has it."""
 
     @classmethod
     def of(cls, config: Config) -> "EngineOptions":
@@ -45,6 +48,10 @@ class EngineOptions:
             threads=max(1, (os.cpu_count() or 1) // section.workers),
             retry_first_s=section.retry_first_s,
             retry_max_s=section.retry_max_s,
+            profiles={
+                name: profile.model_dump(mode="json")
+                for name, profile in config.import_profiles().items()
+            },
         )
 
     def pause_s(self, attempt: int) -> float:

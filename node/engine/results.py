@@ -5,7 +5,7 @@ must never get wrong: is each file the object that the answer names, and does it
 patient and study of the inputs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,6 +32,8 @@ class Checked:
     figures: Json
     hold: tuple[str, str] | None
     """(reason, hint) when a finding forbids to send the results before a person looked."""
+    held: Mapping[str, tuple[str, str]]
+    """Destination -> (reason, hint) where its import profile forbids to send them."""
 
 
 def check(job: Job, answer: Line, output: Path) -> Checked:
@@ -50,11 +52,13 @@ def check(job: Job, answer: Line, output: Path) -> Checked:
         raise NotOurResult("two objects bear the same SOP Instance UID")
     _same_patient_and_study(job, results)
     findings = cast("list[Json]", answer.get("findings") or [])
+    held = cast("dict[str, list[str]]", answer.get("held") or {})
     return Checked(
         results=results,
         findings=findings,
         figures=answer.get("figures") or {},
         hold=_hold(findings),
+        held={name: (why[0], why[1]) for name, why in held.items()},
     )
 
 

@@ -192,6 +192,7 @@ class Slot:
                     figures=checked.figures,
                     report=str(report) if report.is_dir() else "",
                     hold=checked.hold,
+                    held=checked.held,
                 ),
                 job,
             )
@@ -204,7 +205,8 @@ class Slot:
     def _ask(self, child: Child, job: Job, output: Path) -> Line | None:
         """Return the answer of the child, None when its time is over; the claim is kept alive."""
         limits = self._options.limits(job.pipeline)
-        child.send(_line(job, output, limits.memory_mb))
+        profiles = {d: p for d, p in self._options.profiles.items() if d in job.destinations}
+        child.send(_line(job, output, limits.memory_mb, profiles))
         now = self._clock.monotonic()
         end, beat = now + limits.timeout_s, now + self._options.lease_s / 3
         drained: float | None = None
@@ -314,7 +316,7 @@ class Slot:
             self._child = None
 
 
-def _line(job: Job, output: Path, memory_mb: int) -> Line:
+def _line(job: Job, output: Path, memory_mb: int, profiles: dict[str, Json]) -> Line:
     """Return the line of the child protocol that asks for `job`."""
     inputs: list[Json] = [
         {
@@ -333,4 +335,5 @@ def _line(job: Job, output: Path, memory_mb: int) -> Line:
         "revision": job.revision,
         "output": str(output),
         "memory_mb": memory_mb,
+        "profiles": profiles,
     }

@@ -19,6 +19,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipelines.api import DerivedObject, Provenance
+from pipelines.dicom.charset import hold, representable
 from pipelines.dicom.read import text as text_of
 
 MANUFACTURER: Final = "rtnode"
@@ -76,7 +77,8 @@ def new_file(sop_class_uid: str, sop_instance_uid: str, modality: str) -> Datase
 def copy_identity(source: Dataset, target: Dataset) -> None:
     """Copy patient, study and character set of `source` into `target`, cleaned.
 
-    Names keep their bytes: character set and all three groups (PS3.5 6.2.1) pass unchanged.
+    Names keep their bytes: character set and all three groups (PS3.5 6.2.1) pass unchanged, unless
+    another text can be read in that character set but not be written: then all of it is UTF-8.
     Type 2 attributes without a valid value become empty. Values that identify (PatientID,
     Study Instance UID) are taken as they are: a repaired one would be somebody else's.
     """
@@ -89,6 +91,9 @@ def copy_identity(source: Dataset, target: Dataset) -> None:
     for keyword, vr in _IDENTITY_OPTIONAL:
         if clean_text(vr, text_of(source, keyword)):
             _copy(source, target, keyword, vr, ascii_only=ascii_only)
+    texts = [str(e.value) for e in target if e.VR in {"LO", "SH"} and not str(e.value).isascii()]
+    if not all(representable(text, terms) for text in texts):
+        hold(target, texts)
 
 
 def stamp(target: Dataset, provenance: Provenance) -> None:

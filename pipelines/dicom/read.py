@@ -10,12 +10,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pipelines.api import InputRejected
+
+_DAMAGE: Final = (NotImplementedError, struct.error, OSError, EOFError, OverflowError,
+                  RecursionError, BytesLengthException)  # fmt: skip
+"""What pydicom raises on first access to an element whose bytes cannot be converted, or to a
+sequence that holds no items or items without end."""
+_ODD: Final = (ValueError, TypeError, LookupError, AttributeError)
+"""And while it reads, on values against their VR."""
 
 
 @contextmanager
@@ -33,11 +41,12 @@ def refusing_damage() -> Iterator[None]:
     Raises
     ------
     InputRejected
-        An element has no known value representation, or its bytes do not fit it.
+        An element has no known value representation, its bytes do not fit it, a sequence holds
+        no items, or items without end.
     """
     try:
         yield
-    except (NotImplementedError, struct.error, EOFError, BytesLengthException) as error:
+    except _DAMAGE as error:
         raise InputRejected(f"an input file is damaged ({type(error).__name__})") from error
 
 
@@ -46,7 +55,7 @@ def text(ds: Dataset, keyword: str) -> str:
     with tolerant():
         try:
             value = ds.get(keyword)
-        except (ValueError, TypeError, KeyError, NotImplementedError, LookupError):
+        except (*_DAMAGE, *_ODD):
             return ""
     return "" if value is None else str(value)
 
@@ -63,8 +72,7 @@ def read_dataset(path: Path, *, pixels: bool = True) -> Dataset:
         try:
             ds = pydicom.dcmread(path, stop_before_pixels=not pixels, force=True)
             named = ds.get("SOPClassUID") and ds.get("SOPInstanceUID")
-        except (InvalidDicomError, OSError, EOFError, struct.error, ValueError, KeyError,
-                TypeError, NotImplementedError, AttributeError) as error:  # fmt: skip
+        except (InvalidDicomError, *_DAMAGE, *_ODD) as error:
             reason = type(error).__name__
             raise InputRejected(f"an input file cannot be read as DICOM ({reason})") from error
     if not named:

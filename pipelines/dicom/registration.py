@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pipelines.api import InputRejected
-from pipelines.dicom.read import text, tolerant
+from pipelines.dicom.read import refusing_damage, text, tolerant
 
 SPATIAL_REGISTRATION: Final = "1.2.840.10008.5.1.4.1.1.66.1"
 """Spatial Registration Storage (PS3.4 B.5)."""
@@ -49,7 +49,7 @@ def rigid_between(registrations: Iterable[Dataset], source: str, target: str) ->
     for ds in registrations:
         if text(ds, "SOPClassUID") != SPATIAL_REGISTRATION:
             continue
-        with tolerant():
+        with tolerant(), refusing_damage():
             to_registered = _to_registered(ds)
         if source not in to_registered or target not in to_registered:
             continue

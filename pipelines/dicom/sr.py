@@ -17,6 +17,7 @@ from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.tag import Tag
 from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage
 
@@ -174,8 +175,16 @@ def read_back(dataset: Dataset) -> Iterator[tuple[str, str, tuple[float, ...]]]:
     Raises
     ------
     ValueError
-        If the content is not encoded so.
+        If the content is not encoded so, or lacks what a report has.
     """
+    try:
+        yield from _groups(dataset)
+    except (KeyError, struct.error, NotImplementedError, BytesLengthException) as error:
+        raise ValueError("the content is no measurement report") from error
+
+
+def _groups(dataset: Dataset) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+    """Yield what `read_back` yields."""
     raw = dataset.get_item("ContentSequence")
     if not isinstance(raw, RawDataElement) or raw.is_implicit_VR or raw.value is None:
         raise ValueError("the content is not as it was read from a file")

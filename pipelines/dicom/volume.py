@@ -19,7 +19,7 @@ from pydicom.uid import UID
 from scipy import ndimage
 
 from pipelines.api import Finding, InputRejected, Severity
-from pipelines.dicom.read import read_dataset, text, tolerant
+from pipelines.dicom.read import read_dataset, refusing_damage, text, tolerant
 from pipelines.geometry.stack import Floats, SlicePose, StackGeometry, examine
 
 AIR_HU: Final = -1024
@@ -63,7 +63,7 @@ def read_volume(paths: Sequence[Path], *, check_scale: bool = True) -> CtVolume:
         For another modality, several series or frames of reference, missing slices, duplicate
         positions, mixed geometry, a tilted gantry, undecodable pixels or a wrong scale.
     """
-    with tolerant():
+    with tolerant(), refusing_damage():
         return _read_volume(paths, "CT", check_scale=check_scale)
 
 
@@ -73,7 +73,7 @@ def read_gray(paths: Sequence[Path], modality: str) -> CtVolume:
     As `read_volume`, but `hu` holds what the rescale of each image gives, in no unit; voxels
     outside the field of view are 0.
     """
-    with tolerant():
+    with tolerant(), refusing_damage():
         return _read_volume(paths, modality, check_scale=False)
 
 

@@ -1,4 +1,4 @@
-"""What may go out beside the SR: DVHs as RT Dose, masks as Segmentation, the page as PDF."""
+"""What may go out beside the SR: DVHs as RT Dose, masks, the page as PDF or image."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +8,6 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pipelines.api import DerivedObject, Finding, InputRejected, Request, Severity
-from pipelines.dicom.encapsulated_pdf import write_encapsulated_pdf
 from pipelines.dicom.rtdose import DoseGrid
 from pipelines.dicom.rtdose_dvh import write_dvh
 from pipelines.dicom.seg import write_segmentation
@@ -17,6 +16,7 @@ from pipelines.dose_radiomics.evaluate import Evaluated, Evaluator
 from pipelines.dose_radiomics.inputs import Case
 from pipelines.dose_radiomics.masks import masks
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.report.objects import page_objects
 
 
 def further(
@@ -42,12 +42,10 @@ def further(
         _dvh(request, case, results, settings, objects, findings)
     if settings.segmentation:
         _segmentation(request, case, evaluator, results, settings, objects)
-    if settings.report_pdf and page is not None:
-        objects.append(
-            write_encapsulated_pdf(page, _sources(case), request.provenance,
-                                   request.output / "report.dcm", title="Dose radiomics")
-        )  # fmt: skip
-    return objects, findings
+    pages = page_objects(
+        settings, page, _sources(case), request.provenance, request.output, title="Dose radiomics"
+    )
+    return [*objects, *pages], findings
 
 
 def _dvh(

@@ -172,7 +172,7 @@ class DoseRadiomicsSettings(OutputSettings, FilterSettings):
     pictures: bool = Field(
         default=True,
         description="draw the page: dose on the CT, DVH, tables as HTML, PNG and PDF; report_pdf "
-        "needs it",
+        "and report_image need it",
         examples=[True],
     )
     sr: Literal["comprehensive", "enhanced"] = Field(
@@ -187,9 +187,10 @@ class DoseRadiomicsSettings(OutputSettings, FilterSettings):
     )
 
     @model_validator(mode="after")
-    def _a_pdf_needs_its_page(self) -> Self:
-        if self.report_pdf and not self.pictures:
-            raise ValueError("report_pdf: the page to be sent is not drawn; set pictures to true")
+    def _what_is_sent_is_drawn(self) -> Self:
+        for name in ("report_pdf", "report_image"):
+            if getattr(self, name) and not self.pictures:
+                raise ValueError(f"{name}: the page to be sent is not drawn; set pictures to true")
         return self
 
     @model_validator(mode="after")

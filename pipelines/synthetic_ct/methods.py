@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines.api import Finding, Severity
 from pipelines.geometry.stack import StackGeometry
 from pipelines.synthetic_ct import qa
+from pipelines.synthetic_ct.agreement import WORKING_MM
 from pipelines.synthetic_ct.body import Mask, Regions
 from pipelines.synthetic_ct.classical import (
     FINE_SHADING_SIGMA_MM,
@@ -28,10 +29,10 @@ from pipelines.synthetic_ct.learned import Answer, Learned
 from pipelines.synthetic_ct.register import Prior
 
 Hu = NDArray[np.float32]
-
 TRUNCATED_CM3 = 5.0
 """A body that lies at the field of view's edge with more than this is cut."""
-
+AROUND_MM: Final = 25.0
+"""Air around the body that the gates see: wider than a wrong outline."""
 DISAGREEMENT_HU: Final = 40.0
 """A second opinion that differs by more in 5 % of the body is a warning."""
 
@@ -97,7 +98,7 @@ NEEDS_PRIOR: Final = frozenset({Method.HYBRID, Method.HISTMATCH})
 CHAINS: Final[Mapping[str, tuple[Method, ...]]] = {
     "network": (Method.NETWORK, Method.HYBRID, Method.HISTMATCH, Method.LUT),
     "hybrid": (Method.HYBRID, Method.HISTMATCH, Method.LUT),
-    "auto": (Method.NETWORK, Method.HISTMATCH, Method.LUT),
+    "auto": (Method.NETWORK, Method.HYBRID, Method.HISTMATCH, Method.LUT),
     "histmatch": (Method.HISTMATCH, Method.LUT),
     "lut": (Method.LUT,),
 }
@@ -199,22 +200,40 @@ def _judged(  # noqa: PLR0913 (what a case needs, named)
 ) -> Candidate:
     """Round and clip `hu` and put it before the gates."""
     hu = np.clip(np.rint(hu), qa.LOWEST_HU, qa.HIGHEST_HU).astype(np.float32)
+    box = _box(scene)
     gates = qa.examine(
         Case(
-            sct=hu,
-            cbct=scene.cbct,
-            body=scene.body,
-            outline=scene.regions.body,
-            fov=scene.regions.fov,
+            sct=hu[box],
+            cbct=scene.cbct[box],
+            body=scene.body[box],
+            outline=scene.regions.body[box],
+            fov=scene.regions.fov[box],
             spacing=scene.geometry.spacing,
-            prior=None if scene.prior is None else scene.prior.hu,
-            reference=reference,
+            prior=None if scene.prior is None else scene.prior.hu[box],
+            reference=None if reference is None else reference[box],
             one_mode_expected=one_mode,
             planning_pixels=planning_pixels,
             limits=limits or {},
         )
     )
     return Candidate(method=method, hu=hu, gates=gates, notes=tuple(notes))
+
+
+def _box(scene: Scene) -> tuple[slice, slice, slice]:
+    """Return where the body lies, with air around: the gates need to see no more.
+
+    It begins at a whole block of the coarse grid, so that the gates see the same blocks.
+    """
+    box = [slice(None)]
+    for axis in (1, 2):
+        length, step = scene.body.shape[axis], scene.geometry.spacing[axis]
+        block = max(1, round(WORKING_MM / step))
+        where = np.flatnonzero(scene.body.any(axis=(0, 3 - axis)))
+        first, last = (int(where[0]), int(where[-1])) if where.size else (0, length - 1)
+        margin = round(AROUND_MM / step)
+        start = max(0, first - margin) // block * block
+        box.append(slice(start, min(length, last + 1 + margin)))
+    return box[0], box[1], box[2]
 
 
 def _hybrid(base: Hu, scene: Scene, prior: Prior) -> tuple[Hu, list[Finding], bool]:

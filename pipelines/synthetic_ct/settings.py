@@ -12,11 +12,11 @@ class SyntheticCTSettings(BaseModel):
 
     method: Literal["auto", "network", "hybrid", "histmatch", "lut"] = Field(
         default="auto",
-        description="auto: the network where validation_report accepts it, else histmatch when the "
+        description="auto: the network where validation_report accepts it, else hybrid when the "
         "planning CT is there, else lut. network: the model pack even without a validation, every "
         "image then carries a warning. hybrid: the planning CT deformed onto the CBCT where both "
-        "agree, else histmatch; switch it on after validation at your site. histmatch: histogram "
-        "and shading matched to the planning CT. lut: tissue look-up without planning CT.",
+        "agree; where its gates fail, histmatch. histmatch: histogram and shading matched to the "
+        "planning CT, and no voxel of it. lut: tissue look-up without planning CT.",
         examples=["auto"],
     )
     model_pack: str = Field(

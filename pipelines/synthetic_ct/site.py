@@ -62,7 +62,7 @@ def measure(case: Path, learned: Learned) -> PairResult:
         If an image is missing or unfit, or the CT does not show what the CBCT shows.
     """
     read = read_inputs(case_inputs(case))
-    truth = _truth(case, read)
+    truth = truth_of(case, read)
     spacing = read.cbct.geometry.spacing
     scene = Scene(cbct=read.hu, regions=read.regions, geometry=read.cbct.geometry, prior=read.prior)
     scored = scene.body & truth.covered
@@ -94,8 +94,14 @@ def _network(scene: Scene, learned: Learned) -> Candidate:
     return run_chain(known, (Method.NETWORK,))[-1]
 
 
-def _truth(case: Path, read: Read) -> Prior:
-    """Return the CT of the case on the grid of its CBCT."""
+def truth_of(case: Path, read: Read) -> Prior:
+    """Return the CT of the case on the grid of its CBCT.
+
+    Raises
+    ------
+    InputRejected
+        If the CT does not show what the CBCT shows.
+    """
     registrations = [pydicom.dcmread(p) for p in _files(case / "reg")]
     truth = align(read.cbct, read.regions, read_volume(_files(case / TRUTH)), registrations)
     if not truth.fits:

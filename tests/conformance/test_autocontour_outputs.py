@@ -9,6 +9,7 @@ from demo import dicom
 from demo.grid import Grid
 from models.phantom import thorax
 from pipelines.autocontour.pipeline import run
+from pipelines.report.pixels import rgb_pixels
 from tests import factories
 from tests.conformance.test_autocontour_result import request, saved
 
@@ -30,7 +31,7 @@ def outcome(tmp_path_factory):
     return run(
         request(
             ct, folder / "out", template=TEMPLATE, work_grid_mm=4.0, segmentation=True,
-            report_pdf=True,
+            report_pdf=True, report_image=True,
         )
     )  # fmt: skip
 
@@ -61,6 +62,16 @@ def test_the_masks_go_out_as_segmentation_with_the_same_voxels(outcome):
         ]
         voxels = np.count_nonzero(seg.pixel_array[frames])
         assert voxels * 0.064 == pytest.approx(roi["volume_cc"], rel=1e-3)
+
+
+def test_the_page_goes_out_as_an_image_too_and_is_what_was_drawn(outcome):
+    ds = pydicom.dcmread(outcome.objects[3].path)
+    drawn = rgb_pixels(outcome.objects[0].path.parent / "report" / "report.png")
+
+    assert ds.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+    assert np.array_equal(ds.pixel_array, drawn)
+    assert drawn.shape == (ds.Rows, ds.Columns, 3)
+    assert ds.BurnedInAnnotation == "NO"
 
 
 def test_the_page_goes_out_as_pdf_and_names_nobody(outcome):

@@ -29,7 +29,7 @@ from tests.unit.pipelines.dose_radiomics.support import (
 HEIGHTS = np.arange(-9, 10, 2.0)
 NAMES = ["PTV 照射野", "左肺", "右肺"]
 """Structures as a Japanese planning system may name them."""
-KINDS = {"SR": 0, "RTDOSE": 1, "SEG": 2, "DOC": 3}
+KINDS = {"SR": 0, "RTDOSE": 1, "SEG": 2, "DOC": 3, "OT": 4}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def objects(tmp_path_factory):
         dvh_object=True,
         segmentation=True,
         report_pdf=True,
+        report_image=True,
     )
     outcome = run(request(folder, files, settings))
     assert [o.modality for o in outcome.objects] == list(KINDS)

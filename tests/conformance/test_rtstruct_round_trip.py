@@ -1,22 +1,25 @@
 """Twenty structures in eight geometries come back voxel by voxel, judged by foreign code.
 
 The judge is Matplotlib's point-in-polygon test on the points as written, placed by the
-independent grid of `demo.grid`; it shares no code with the writer or with our own reader.
+independent grid of `demo.grid`; it shares no code with the writer or with our own reader. Where
+plastimatch is installed, it is a third reader.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from matplotlib.path import Path as Outline
 
 from demo.grid import Grid, centered_grid
 from pipelines.api import Provenance
 from pipelines.dicom.rtstruct_check import check_structure_set
 from pipelines.dicom.rtstruct_writer import Structure, WriterProfile, write_structure_set
-from pipelines.dicom.volume import pose_of
+from pipelines.dicom.volume import from_sitk, pose_of
 from pipelines.geometry.stack import StackGeometry
 from tests import factories
 from tests.conftest import program
@@ -189,3 +192,31 @@ def test_the_validator_finds_no_error(tmp_path: Path):
     )
 
     assert [line for line in result.stderr.splitlines() if line.startswith("Error")] == []
+
+
+@pytest.mark.plastimatch
+@pytest.mark.parametrize("name", ["axial", "flipped", "oblique, not square"])
+def test_plastimatch_reads_every_shape_as_it_was_written(name, tmp_path):
+    """A reader with its own rasterizer (plastimatch, GPL, a program of its own)."""
+    if shutil.which("plastimatch") is None:
+        pytest.skip("plastimatch is not installed")
+    grid = GEOMETRIES[name]
+    written(grid, tmp_path / "rs.dcm")
+    (tmp_path / "ct").mkdir()
+    headers = factories.ct_series(grid=grid)
+    for k, header in enumerate(headers):
+        header.save_as(tmp_path / "ct" / f"{k}.dcm", enforce_file_format=True)
+
+    subprocess.run(
+        ["plastimatch", "convert", "--input", tmp_path / "rs.dcm", "--referenced-ct",
+         tmp_path / "ct", "--output-prefix", tmp_path / "out", "--prefix-format", "mha"],
+        capture_output=True, check=True, timeout=120,
+    )  # fmt: skip
+
+    place = StackGeometry.of([pose_of(header) for header in headers])
+    everywhere = place.points(np.argwhere(np.ones(SHAPE)))
+    for shape, mask in shapes().items():
+        values, theirs = from_sitk(sitk.ReadImage(str(tmp_path / "out" / f"{shape}.mha")))
+        at = np.rint(theirs.indices(everywhere)).astype(int)
+        seen = values[tuple(at.T)].reshape(SHAPE) > 0
+        assert np.count_nonzero(seen ^ mask) == 0, shape

@@ -73,7 +73,7 @@ def test_train_writes_a_pack_that_verifies(trained):
 
     assert result.exit_code == 0, result.output
     assert "ok       sct-site 0.1.0" in result.output
-    assert "there was no hold-out" in (trained / "CARD.md").read_text()
+    assert "no hold-out with a truth" in (trained / "CARD.md").read_text()
 
 
 def test_a_changed_pack_does_not_verify(trained, tmp_path):

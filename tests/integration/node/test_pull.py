@@ -6,14 +6,15 @@ from node.lifecycle import JobState
 from node.store.records import DecisionState
 from tests import factories
 from tests.node_kit import DOSE, SYNTHETIC, node, send, until
-from tests.orthanc_kit import orthanc
+from tests.orthanc_kit import DICOMWEB, orthanc
 
 pytestmark = pytest.mark.orthanc
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    with orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+    plugins = [DICOMWEB] if DICOMWEB.exists() else []
+    with orthanc(tmp_path_factory.mktemp("orthanc"), plugins=plugins) as running:
         yield running
 
 
@@ -24,27 +25,25 @@ def empty(archive):
     return archive
 
 
-def peers(archive, pull: str) -> dict:
-    return {
-        "pacs": {
-            "ae_title": "ARCHIVE",
-            "host": "127.0.0.1",
-            "port": archive.port,
-            "query": True,
-            "pull": pull,
-            "pull_per_minute": 600,
-        }
-    }
+def sections(archive, pull: str) -> dict:
+    """Return the archive as a peer, and, for `web`, as a DICOMweb server to fetch from."""
+    peer = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}
+    web = {"url": f"{archive.url}/dicom-web", "pull": True, "pull_per_minute": 600}
+    if pull == "web":
+        return {"peers": {"pacs": peer}, "dicomweb": {"cloud": web}}
+    return {"peers": {"pacs": peer | {"query": True, "pull": pull, "pull_per_minute": 600}}}
 
 
 def started(folder, archive, route, pull):
-    running = node(folder, archive.port, routes=(route,), peers=peers(archive, pull))
+    if pull == "web" and not DICOMWEB.exists():
+        pytest.skip("Orthanc's DICOMweb plugin is not installed")
+    running = node(folder, archive.port, routes=(route,), **sections(archive, pull))
     running.start()
     archive.knows("rtnode", "RTNODE", running.port)
     return running
 
 
-@pytest.mark.parametrize("pull", ["move", "get"])
+@pytest.mark.parametrize("pull", ["move", "get", "web"])
 def test_a_dose_that_comes_alone_gets_its_plan_structures_and_ct(tmp_path, empty, pull):
     study = factories.study()
     empty.put([*study["CT"], *study["RTSTRUCT"], *study["RTPLAN"]])
@@ -94,7 +93,7 @@ def test_a_cone_beam_ct_runs_alone_where_the_archive_has_nothing(tmp_path, empty
         running.stop()
 
 
-@pytest.mark.parametrize("pull", ["move", "get"])
+@pytest.mark.parametrize("pull", ["move", "get", "web"])
 def test_nothing_of_another_patient_is_ever_fetched(tmp_path, empty, pull, caplog):
     """The archive holds the study under another patient: the same UIDs throughout."""
     caplog.set_level("INFO")

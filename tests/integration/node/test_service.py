@@ -8,7 +8,7 @@ import pytest
 
 from node.errors import ConfigError, LedgerError
 from node.service import tell_systemd, watchdog_s
-from node.store.files import Disk, DiskState
+from node.store.volume import Disk, DiskState
 from tests.node_kit import node, send
 from tests.store_kit import ct
 

@@ -47,6 +47,7 @@ def test_two_lines_in_one_go_are_two_answers() -> None:
         ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
         ("print('hello', flush=True); input()", "broke the protocol"),
         ("print('[1]', flush=True); input()", "broke the protocol"),
+        ("print('[' * 100_000, flush=True); input()", "broke the protocol"),
     ],
 )
 def test_a_child_that_ends_or_babbles_is_told_from_one_that_works(code, words) -> None:

@@ -215,6 +215,7 @@ def test_biological_dose_has_no_index_that_rests_on_the_prescription(outcome):
         ({"dose_at_cc": (1234567.0,)}, "at most six digits"),
         ({"geud_a": (-0.00123,)}, "characters"),
         ({"report_pdf": True, "pictures": False}, "set pictures to true"),
+        ({"report_image": True, "pictures": False}, "report_image: .* set pictures to true"),
     ],
 )
 def test_settings_tell_at_once_what_cannot_be_meant(changes, reason):

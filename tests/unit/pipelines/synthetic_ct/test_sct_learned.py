@@ -155,9 +155,10 @@ def test_a_network_that_changes_its_mind_is_a_warning():
 @pytest.mark.parametrize(
     ("asked", "prior", "network", "methods"),
     [
-        ("auto", True, False, (Method.HISTMATCH, Method.LUT)),
+        ("auto", True, False, (Method.HYBRID, Method.HISTMATCH, Method.LUT)),
         ("auto", False, False, (Method.LUT,)),
-        ("auto", True, True, (Method.NETWORK, Method.HISTMATCH, Method.LUT)),
+        ("auto", True, True, (Method.NETWORK, Method.HYBRID, Method.HISTMATCH, Method.LUT)),
+        ("histmatch", True, False, (Method.HISTMATCH, Method.LUT)),
         ("network", False, True, (Method.NETWORK, Method.LUT)),
         ("network", True, False, (Method.HYBRID, Method.HISTMATCH, Method.LUT)),
         ("hybrid", False, True, (Method.LUT,)),
