@@ -5,6 +5,7 @@ Reading DICOM and YAML takes libraries that other commands do without: imported 
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -64,21 +65,24 @@ def _advice(name: str, suggestion: str | None) -> str:
 def import_template(xml: Path) -> None:
     """Print an Eclipse structure template (XML) as the `template` of an autocontour route.
 
-    Structures that this node does not find are told as comments. The exit code is 1 when none is
-    left.
+    Structures that only a model pack finds, and those that nothing here finds, are told as
+    comments. The exit code is 1 when none is left.
     """
     from pipelines.autocontour import eclipse_template  # noqa: PLC0415 - see the module
+    from pipelines.autocontour.template import ClassicalName  # noqa: PLC0415 - as above
 
     try:
         found = eclipse_template.import_template(xml)
     except eclipse_template.TemplateRefused as refusal:
         raise click.ClickException(str(refusal)) from refusal
     click.echo("template:")
+    classical = get_args(ClassicalName)
     for entry in found.entries:
         values = entry.model_dump(mode="json", exclude_defaults=True)
         pairs = ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items())
-        click.echo(f"  - {{{pairs}}}")
+        note = "" if entry.structure in classical else "# with a model_pack that finds it: "
+        click.echo(f"  {note}- {{{pairs}}}")
     for name in found.unknown:
         click.echo(f"  # not found by this node, or found above: {json.dumps(name)}")
-    if not found.entries:
+    if not any(entry.structure in classical for entry in found.entries):
         click.get_current_context().exit(Exit.FAILED)

@@ -85,7 +85,9 @@ def test_what_does_not_belong_to_a_draft_is_left_alone(
 def test_a_draft_that_comes_after_the_approved_set_finds_it(opened: Store, tmp_path: Path) -> None:
     """A route in shadow mode may be tried on images that were contoured long ago."""
     push(opened, approved())
-    drift = drift_of(opened, command=(sys.executable, "-c", 'print(\'{"refused": "no"}\')'))
+    drift = drift_of(
+        opened, command=(sys.executable, "-c", 'input(); print(\'{"refused": "no"}\')')
+    )
     assert drift.look() == 0
     contoured_job(opened, tmp_path)
 
@@ -96,9 +98,9 @@ def test_a_draft_that_comes_after_the_approved_set_finds_it(opened: Store, tmp_p
     ("code", "reason"),
     [
         ("import os; os.abort()", "SIGABRT"),
-        ("print('no protocol')", "protocol"),
+        ("input(); print('no protocol')", "protocol"),
         ("import time; time.sleep(60)", "longer than 1 s"),
-        ('print(\'{"refused": "another frame"}\')', "another frame"),
+        ('input(); print(\'{"refused": "another frame"}\')', "another frame"),
     ],
     ids=["crash", "nonsense", "hangs", "refusal"],
 )

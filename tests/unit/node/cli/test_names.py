@@ -88,7 +88,7 @@ def test_an_eclipse_template_becomes_a_template_that_the_pipeline_takes(tmp_path
         ("SpinalCanal", "Spinal Canal", "AVOIDANCE", None),
         ("Lung_L", "Lung Left", "ORGAN", None),
     ]
-    assert '# not found by this node, or found above: "Heart"' in result.output
+    assert '# with a model_pack that finds it: - {structure: "Heart"}' in result.output
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,10 @@ def test_an_eclipse_template_becomes_a_template_that_the_pipeline_takes(tmp_path
         ("<a><b></a>", "no XML"),
         ("<a/>", "no Structure"),
         ("<a>" + " " * MAX_BYTES + "</a>", "larger than"),
-        ('<a><Structure ID="Heart"/></a>', "not found by this node"),
+        ('<a><Structure ID="Heart"/></a>', "with a model_pack that finds it"),
+        ('<a><Structure ID="Flux"/></a>', "not found by this node"),
     ],
-    ids=["entity", "external", "deep", "broken", "empty", "large", "nothing-known"],
+    ids=["entity", "external", "deep", "broken", "empty", "large", "learned", "nothing-known"],
 )
 def test_xml_that_is_dangerous_or_no_template_is_refused(text, words, tmp_path):
     path = tmp_path / "bad.xml"

@@ -23,6 +23,7 @@ from node.scp.services import Reply, Service
 from tests.wire_kit import CT, EXPLICIT, VERIFICATION, associate_request, item
 
 IMPLICIT = "1.2.840.10008.1.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 COMMITMENT = Uid("1.2.840.10008.1.20.1")
 
 
@@ -62,12 +63,14 @@ def test_each_context_is_accepted_or_refused_with_its_reason():
             (1, CT, [IMPLICIT, EXPLICIT]),
             (3, VERIFICATION, [IMPLICIT]),
             (5, "1.2.3.4", [EXPLICIT]),
-            (7, CT, ["1.2.840.10008.1.2.1.99"]),
+            (7, CT, ["1.2.3.4.5"]),
+            (9, CT, [DEFLATED]),
         ],
     )
 
-    assert [i.result for i in answer.presentation_context] == [0, 0, 3, 4]
-    assert {n: c.transfer_syntax for n, c in contexts.items()} == {1: EXPLICIT, 3: IMPLICIT}
+    assert [i.result for i in answer.presentation_context] == [0, 0, 3, 4, 0]
+    agreed = {n: c.transfer_syntax for n, c in contexts.items()}
+    assert agreed == {1: EXPLICIT, 3: IMPLICIT, 9: DEFLATED}
     assert answer.user_information.maximum_length == MAXIMUM_PDU_LENGTH
 
 
