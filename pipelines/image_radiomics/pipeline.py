@@ -9,6 +9,7 @@ from pipelines.image_radiomics.evaluate import Evaluator
 from pipelines.image_radiomics.inputs import read_case
 from pipelines.image_radiomics.settings import ImageRadiomicsSettings
 from pipelines.image_radiomics.tables import write_report
+from pipelines.report.objects import page_objects
 
 FILE_NAME: Final = "image-radiomics.dcm"
 SERIES_NUMBER: Final = 9802
@@ -44,4 +45,12 @@ def run(request: Request) -> Outcome:
         description="rtnode image radiomics DRAFT",
     )
     figures = write_report(request.output / "report", case.modality, results, findings, settings)
-    return Outcome(objects=(written,), findings=findings, figures=figures)
+    pages = page_objects(
+        settings,
+        request.output / "report" / "report.pdf",
+        case.volume.headers[:1],
+        request.provenance,
+        request.output,
+        title=f"Radiomics of the {case.modality}",
+    )
+    return Outcome(objects=(written, *pages), findings=findings, figures=figures)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipelines.radiomics import families as known
 from pipelines.radiomics.families import Family
 from pipelines.radiomics.filter_settings import FilterSettings
+from pipelines.report.settings import PageSettings
 
 
 class Processing(BaseModel):
@@ -60,10 +61,8 @@ class Processing(BaseModel):
         return self
 
 
-class ImageRadiomicsSettings(FilterSettings):
+class ImageRadiomicsSettings(PageSettings, FilterSettings):
     """Settings of the image radiomics pipeline."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     rois: tuple[str, ...] = Field(
         default=("GTV*", "CTV*", "PTV*", "ITV*"),

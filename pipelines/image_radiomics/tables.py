@@ -13,6 +13,7 @@ from pipelines.image_radiomics.settings import ImageRadiomicsSettings
 from pipelines.radiomics.features import FEATURES
 from pipelines.radiomics.rows import HEADER, as_json, rows
 from pipelines.report.page import Cell, Section, Table, write_page
+from pipelines.report.sheet import write_sheet
 
 _DIGITS: Final = 6
 """Significant digits on the page; the tables hold all."""
@@ -25,7 +26,10 @@ def write_report(
     findings: Sequence[Finding],
     settings: ImageRadiomicsSettings,
 ) -> dict[str, Json]:
-    """Write ``features.csv``, ``report.json`` and ``index.html``; return the key figures."""
+    """Write ``features.csv``, ``report.json`` and ``index.html``; return the key figures.
+
+    Where the settings ask for the page as an object, it is written on paper, too: ``report.pdf``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "features.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -95,17 +99,19 @@ def _page(
         for r in results
     ]  # fmt: skip
     regions = Table(head=("region", "cm3", "voxels", "features", "response maps"), rows=sizes)
-    write_page(
-        folder / "index.html",
-        f"Radiomics of the {modality}",
-        [
-            Section(title="Regions", findings=findings, tables=[regions]),
-            Section(title="Features", tables=[Table(head=head, rows=lines, lead=3)]),
-            Section(title="Parameters", text="; ".join(parameters(settings, modality))),
-        ],
-        lead="Features after the Image Biomarker Standardisation Initiative (IBSI); "
-        "features.csv holds every value, response maps too.",
+    title = f"Radiomics of the {modality}"
+    lead = (
+        "Features after the Image Biomarker Standardisation Initiative (IBSI); "
+        "features.csv holds every value, response maps too."
     )
+    sections = [
+        Section(title="Regions", findings=findings, tables=[regions]),
+        Section(title="Features", tables=[Table(head=head, rows=lines, lead=3)]),
+        Section(title="Parameters", text="; ".join(parameters(settings, modality))),
+    ]
+    write_page(folder / "index.html", title, sections, lead=lead)
+    if settings.report_pdf or settings.report_image:
+        write_sheet(folder, title, sections, lead=lead)
 
 
 def _short(value: float | None) -> str:

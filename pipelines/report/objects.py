@@ -9,11 +9,11 @@ from pipelines.api import DerivedObject, Provenance
 from pipelines.dicom.encapsulated_pdf import write_encapsulated_pdf
 from pipelines.dicom.secondary_capture import write_secondary_capture
 from pipelines.report.pixels import rgb_pixels
-from pipelines.report.settings import OutputSettings
+from pipelines.report.settings import PageSettings
 
 
 def page_objects(
-    settings: OutputSettings,
+    settings: PageSettings,
     page: Path | None,
     sources: Sequence[Dataset],
     provenance: Provenance,

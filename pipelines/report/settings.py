@@ -1,10 +1,10 @@
-"""What every pipeline may send besides its own result: the report page and the masks."""
+"""What a pipeline may send besides its own result: the report page, and the masks."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class OutputSettings(BaseModel):
-    """Settings that all pipelines share; the base class of their settings."""
+class PageSettings(BaseModel):
+    """Settings that all pipelines share; a base class of their settings."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -19,6 +19,11 @@ class OutputSettings(BaseModel):
         " show images alone.",
         examples=[True],
     )
+
+
+class OutputSettings(PageSettings):
+    """Settings of the pipelines that know regions as masks."""
+
     segmentation: bool = Field(
         default=False,
         description="Also send the masks as DICOM Segmentation.",

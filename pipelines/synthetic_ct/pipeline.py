@@ -17,6 +17,7 @@ from scipy import ndimage
 from pipelines.api import Finding, Json, Outcome, Request, Severity
 from pipelines.dicom.ct_series import SeriesText, write_ct_series
 from pipelines.dicom.read import text
+from pipelines.report.objects import page_objects
 from pipelines.synthetic_ct.gates import Gate, Verdict
 from pipelines.synthetic_ct.inputs import Read, read_inputs
 from pipelines.synthetic_ct.learned import Learned, open_pack
@@ -71,7 +72,7 @@ def run(request: Request) -> Outcome:
     ]
     hu = finish(final.hu, scene, settings)
     figures = _figures(scene, final, hu, grain)
-    write_report(request.output / "report", scene, final, hu, figures, findings)
+    sheet = write_report(request.output / "report", scene, final, hu, figures, findings)
     if final.verdict is Verdict.FAIL:
         return Outcome(objects=(), findings=tuple(findings), figures=figures)
     flagged = any(f.severity is Severity.WARN for f in findings)
@@ -85,7 +86,10 @@ def run(request: Request) -> Outcome:
     if final.method is Method.NETWORK and learned is not None:
         provenance = replace(provenance, model=learned.pack.label, model_sha256=learned.pack.sha256)
     objects = write_ct_series(hu, read.cbct, words, provenance, request.output)
-    return Outcome(objects=objects, findings=tuple(findings), figures=figures)
+    pages = page_objects(
+        settings, sheet.pdf, read.cbct.headers[:1], provenance, request.output, title="Synthetic CT"
+    )
+    return Outcome(objects=(*objects, *pages), findings=tuple(findings), figures=figures)
 
 
 def choose_network(

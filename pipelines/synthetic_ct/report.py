@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.api import Finding, Json
+from pipelines.api import Finding, Json, Severity
 from pipelines.report.figures import Scan, compare, three_planes
 from pipelines.report.page import Picture, Section, Table, write_page
+from pipelines.report.sheet import Sheet, write_sheet
 from pipelines.synthetic_ct.methods import Candidate, Scene
 
 LIMITS_OF_THE_GATES = (
@@ -26,8 +27,8 @@ def write_report(
     hu: NDArray[np.float32],
     figures: Mapping[str, Json],
     findings: Sequence[Finding],
-) -> None:
-    """Write ``report.json``, two pictures and ``report.html`` into `folder`."""
+) -> Sheet:
+    """Write ``report.json``, pictures, ``report.html`` and the same on paper; return the paper."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "figures": figures,
@@ -65,14 +66,18 @@ def write_report(
             for g in final.gates
         ],
     )
+    in_the_table = {gate.name for gate in final.gates}
     section = Section(
         title="Synthetic CT",
         text=LIMITS_OF_THE_GATES,
-        findings=findings,
+        findings=[
+            f for f in findings if f.severity is not Severity.INFO or f.code not in in_the_table
+        ],
         tables=[gates],
         pictures=pictures,
     )
     write_page(folder / "report.html", title, [section])
+    return write_sheet(folder, title, [section], first=1)
 
 
 def _scan(scene: Scene, hu: NDArray[np.float32]) -> Scan:

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pipelines.report.settings import PageSettings
 
 
-class SyntheticCTSettings(BaseModel):
+class SyntheticCTSettings(PageSettings):
     """Settings of the synthetic CT pipeline."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: Literal["auto", "network", "hybrid", "histmatch", "lut"] = Field(
         default="auto",

@@ -81,6 +81,18 @@ def test_the_mask_follows_the_patient_wherever_the_image_lies(tmp_path, orientat
     assert found["QG58"] == 1000
 
 
+def test_the_page_goes_out_as_pdf_and_image_when_the_route_says_so(tmp_path):
+    settings = ImageRadiomicsSettings(report_pdf=True, report_image=True)
+
+    outcome = run(request(tmp_path, series(ramp), structure_set([box()]), settings))
+
+    classes = [dcmread(o.path).SOPClassUID.name for o in outcome.objects]
+    assert classes == [
+        "Comprehensive SR Storage", "Encapsulated PDF Storage", "Secondary Capture Image Storage"
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "report" / "report.png").exists()
+
+
 def test_resegmentation_leaves_the_shape_and_cuts_the_intensities(tmp_path):
     ct = Processing(rounded=True, range=(20.0, 60.0), bin_size=5.0)
     outcome = run(request(tmp_path, series(ramp), structure_set([box()]),

@@ -120,6 +120,19 @@ def test_without_a_planning_ct_the_look_up_lowers_the_error(tmp_path: Path) -> N
     assert _error(outcome) < 0.8 * RAW
 
 
+def test_the_page_goes_out_as_pdf_and_image_when_the_route_says_so(tmp_path: Path) -> None:
+    outcome = support.run_on(
+        tmp_path, {Role.CBCT: support.cbct()}, report_pdf=True, report_image=True
+    )
+
+    *images, document, picture = [pydicom.dcmread(o.path) for o in outcome.objects]
+    assert len(images) == len(support.cbct())
+    assert document.SOPClassUID == pydicom.uid.EncapsulatedPDFStorage
+    assert bytes(document.EncapsulatedDocument).startswith(b"%PDF-")
+    assert picture.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
+    assert document.StudyInstanceUID == picture.StudyInstanceUID == images[0].StudyInstanceUID
+
+
 def test_hybrid_is_better_than_the_match_alone(tmp_path: Path, matched: Outcome) -> None:
     objects = {
         Role.CBCT: support.cbct(),
