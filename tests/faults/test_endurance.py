@@ -82,12 +82,13 @@ def test_a14_an_object_of_any_size_takes_no_memory_and_others_are_served(served)
     echoes, done = [], threading.Event()
 
     def echo() -> None:
-        while not done.wait(0.2):
+        while not done.is_set():
             began = time.monotonic()
             with RawPeer.associated(served.port) as other:
                 other.send(p_data(pdv(3, c_echo(), context=3)))
                 assert other.status() == 0
             echoes.append(time.monotonic() - began)
+            done.wait(0.2)
 
     beside = threading.Thread(target=echo, daemon=True)
     beside.start()
