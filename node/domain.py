@@ -237,3 +237,47 @@ class SentDelivery:
     """Of the response; None where it was sent and not answered."""
     note: str = ""
     """A warning that came with the status."""
+
+
+class Arrival(Protocol):
+    """An object on its way in."""
+
+    def write(self, fragment: memoryview, /) -> None:
+        """Take the next bytes of the data set; they are valid during the call only.
+
+        Never raises for lack of room: `accept` tells, and the sender gets its answer.
+        """
+        ...
+
+    def accept(self) -> Accepted:
+        """Return when the object is durable; raise a `NodeError` when it is not."""
+        ...
+
+    def discard(self) -> None:
+        """Forget the object: its sender gave up. Harmless after `accept`."""
+        ...
+
+
+class Door(Protocol):
+    """Where objects come in (`node.routing.door.Door`): all that a receiver needs of the node."""
+
+    def receive(
+        self,
+        *,
+        transfer_syntax_uid: Uid,
+        sop_class_uid: Uid,
+        sop_instance_uid: Uid,
+        source: Source,
+    ) -> Arrival:
+        """Begin to take in the object that a request names."""
+        ...
+
+    def association_opened(self, source: Source) -> None:
+        """Record that an association can deliver from now on."""
+        ...
+
+    def association_ended(
+        self, association_id: str, *, end: str, received: int, refused: int
+    ) -> None:
+        """Record how an association ended: RELEASED, ABORTED or LOST."""
+        ...

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from node.domain import Clock, Source, Uid
+from node.domain import Clock, Door, Source, Uid
 from node.errors import NodeError
 from node.log import event
 from node.scp import negotiation, wire
@@ -34,7 +34,7 @@ from node.scp.messages import Begun, Reassembly
 from node.scp.negotiation import Context, Negotiation, Rejection, Request
 from node.scp.services import Answered, Exchange, Message, Reply, Small
 from node.scp.session import Session, Sessions
-from node.scp.settings import Door, ReceiverSettings
+from node.scp.settings import ReceiverSettings
 from node.scp.status import SOP_CLASS_NOT_SUPPORTED, SUCCESS, UNRECOGNIZED_OPERATION, answer
 from node.scp.storing import begin_store
 from node.sockets import tune

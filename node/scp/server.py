@@ -18,7 +18,7 @@ from typing import Final
 import pydicom.config
 from pynetdicom import _config
 
-from node.domain import Clock
+from node.domain import Clock, Door
 from node.errors import ConfigError
 from node.log import event
 from node.scp.admission import Network, Occasionally, WaitingRoom, contains
@@ -26,7 +26,7 @@ from node.scp.association import Connection, Reception
 from node.scp.negotiation import Negotiation
 from node.scp.services import Service
 from node.scp.session import Sessions
-from node.scp.settings import Door, ReceiverSettings
+from node.scp.settings import ReceiverSettings
 from node.scp.wire import StopSignal
 from node.tls import acceptor_context
 

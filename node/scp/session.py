@@ -10,10 +10,9 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
-from node.domain import Clock, Source, Uid
+from node.domain import Clock, Door, Source, Uid
 from node.errors import NodeError
 from node.log import event
-from node.scp.settings import Door
 
 _log = logging.getLogger(__name__)
 

@@ -1,58 +1,13 @@
-"""What the receiver is told and what it needs: settings, and the door that objects go through."""
+"""What the receiver is told: its settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import Protocol
 
 from node.config.model import Config, UnknownPeers
-from node.domain import Accepted, AETitle, Source, Uid
+from node.domain import AETitle
 from node.scp.admission import Network
 from node.tls import Credentials
-
-
-class Arrival(Protocol):
-    """An object on its way in."""
-
-    def write(self, fragment: memoryview, /) -> None:
-        """Take the next bytes of the data set; they are valid during the call only.
-
-        Never raises for lack of room: `accept` tells, and the sender gets its answer.
-        """
-        ...
-
-    def accept(self) -> Accepted:
-        """Return when the object is durable; raise a `NodeError` when it is not."""
-        ...
-
-    def discard(self) -> None:
-        """Forget the object: its sender gave up. Harmless after `accept`."""
-        ...
-
-
-class Door(Protocol):
-    """What the receiver needs of the intake (`node.store.intake.Intake`)."""
-
-    def receive(
-        self,
-        *,
-        transfer_syntax_uid: Uid,
-        sop_class_uid: Uid,
-        sop_instance_uid: Uid,
-        source: Source,
-    ) -> Arrival:
-        """Begin to take in the object that a C-STORE request names."""
-        ...
-
-    def association_opened(self, source: Source) -> None:
-        """Record that an association can deliver from now on."""
-        ...
-
-    def association_ended(
-        self, association_id: str, *, end: str, received: int, refused: int
-    ) -> None:
-        """Record how an association ended: RELEASED, ABORTED or LOST."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

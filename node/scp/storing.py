@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from node.domain import Uid
+from node.domain import Arrival, Door, Uid
 from node.errors import NodeError
 from node.log import bound, event
 from node.scp.commands import AFFECTED_SOP_CLASS, AFFECTED_SOP_INSTANCE, Command
@@ -16,7 +16,6 @@ from node.scp.contexts import STORAGE_CLASSES
 from node.scp.negotiation import Context
 from node.scp.services import Answered, Exchange, Reply
 from node.scp.session import Session, Sessions
-from node.scp.settings import Arrival, Door
 from node.scp.status import CANNOT_UNDERSTAND, SOP_CLASS_NOT_SUPPORTED, SUCCESS, answer
 
 _log = logging.getLogger(__name__)

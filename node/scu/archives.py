@@ -9,10 +9,10 @@ from typing import Final, Protocol
 from pydicom.dataset import Dataset
 
 from node.config.model import Pull
-from node.domain import AETitle, Uid
+from node.domain import AETitle, Door, Uid
 from node.errors import NotAccepted, PeerRefused
 from node.scu.association import PeerAE
-from node.scu.bringing import Bringing, Door
+from node.scu.bringing import Bringing
 from node.scu.query import Retrieved, find, get, move
 from node.store.series import PULL_BEGAN, PULL_ENDED
 

@@ -10,13 +10,13 @@ import logging
 import secrets
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Self
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from node.domain import Accepted, AETitle, Source, Uid
+from node.domain import AETitle, Arrival, Door, Source, Uid
 from node.errors import CannotUnderstand, NodeError
 from node.log import event
 from node.store.header import parse_header
@@ -43,47 +43,6 @@ class Names(NamedTuple):
     sop_instance_uid: Uid
     study_instance_uid: Uid
     series_instance_uid: Uid
-
-
-class Arrival(Protocol):
-    """An object on its way in."""
-
-    def write(self, fragment: memoryview, /) -> None:
-        """Take the bytes of the data set."""
-        ...
-
-    def accept(self) -> Accepted:
-        """Return when the object is durable; raise a `NodeError` when it is not."""
-        ...
-
-    def discard(self) -> None:
-        """Forget the object. Harmless after `accept`."""
-        ...
-
-
-class Door(Protocol):
-    """Where objects go (`node.routing.door.Door`)."""
-
-    def receive(
-        self,
-        *,
-        transfer_syntax_uid: Uid,
-        sop_class_uid: Uid,
-        sop_instance_uid: Uid,
-        source: Source,
-    ) -> Arrival:
-        """Begin to take in an object."""
-        ...
-
-    def association_opened(self, source: Source) -> None:
-        """Record that objects may come from now on."""
-        ...
-
-    def association_ended(
-        self, association_id: str, *, end: str, received: int, refused: int
-    ) -> None:
-        """Record how it ended."""
-        ...
 
 
 class Bringing:

@@ -20,13 +20,12 @@ from pydicom.dataset import Dataset
 from typing_extensions import override
 
 from node.config.model import Config, Pull
-from node.domain import AETitle, Clock, Uid
+from node.domain import AETitle, Clock, Door, Uid
 from node.errors import DeliveryError, NotAccepted, PeerUnreachable
 from node.log import event
 from node.rounds import Rounds
 from node.routing.wants import Want
 from node.scu.archives import Archive, Note, PeerArchive
-from node.scu.bringing import Door
 from node.scu.destinations import peer_of
 from node.scu.dicomweb import Server, WebClient
 from node.scu.query import held_by

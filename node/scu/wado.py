@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 
 from pydicom.dataset import Dataset
 
-from node.domain import AETitle, Uid
+from node.domain import AETitle, Door, Uid
 from node.errors import CannotUnderstand, PeerRefused, PeerUnreachable
-from node.scu.bringing import HEAD, Bringing, Coming, Door, named
+from node.scu.bringing import HEAD, Bringing, Coming, named
 from node.scu.dicomweb import WebClient
 from node.scu.multipart import Parts, boundary_of
 from node.scu.query import Retrieved

@@ -14,15 +14,7 @@ from pydicom.tag import Tag
 from pydicom.uid import EncapsulatedPDFStorage
 
 from pipelines.api import DerivedObject, OutputInvalid, Provenance
-from pipelines.dicom.header import (
-    clean_text,
-    content_datetime,
-    copy_identity,
-    derived_object,
-    new_file,
-    save,
-    stamp,
-)
+from pipelines.dicom.header import clean_text, derived_object, new_draft, save
 from pipelines.dicom.read import read_dataset, tolerant
 from pipelines.dicom.references import instance_item
 
@@ -68,18 +60,16 @@ def write_encapsulated_pdf(
     if not document.startswith(_MAGIC):
         raise OutputInvalid("the report to be sent is no PDF")
     with tolerant():
-        ds = new_file(EncapsulatedPDFStorage, provenance.uid("PDF"), "DOC")
-        copy_identity(sources[0], ds)
-        stamp(ds, provenance)
-        day, time = content_datetime(sources)
-        ds.SeriesInstanceUID = provenance.uid("PDF series")
-        ds.SeriesNumber = series_number
-        ds.SeriesDescription = clean_text("LO", f"rtnode {provenance.pipeline} report DRAFT")
-        ds.SeriesDate, ds.SeriesTime = day, time
+        ds = new_draft(
+            EncapsulatedPDFStorage,
+            "PDF",
+            "DOC",
+            sources,
+            provenance,
+            series_number=series_number,
+            description=f"rtnode {provenance.pipeline} report DRAFT",
+        )
         ds.ConversionType = "WSD"
-        ds.InstanceNumber = 1
-        ds.InstanceCreationDate, ds.InstanceCreationTime = day, time
-        ds.ContentDate, ds.ContentTime = day, time
         ds.AcquisitionDateTime = ""
         ds.BurnedInAnnotation = "NO"
         ds.DocumentTitle = clean_text("ST", f"{title} (unapproved draft, research use)")

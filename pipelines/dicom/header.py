@@ -7,7 +7,7 @@ refuse the object. Our own text is plain ASCII, which every character set can ho
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -187,6 +187,40 @@ def save(ds: Dataset, path: Path, *, implicit: bool = False) -> None:
     ds.file_meta = meta
     ds.preamble = b"\0" * 128
     ds.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+
+
+def new_draft(
+    sop_class_uid: str,
+    label: str,
+    modality: str,
+    sources: Sequence[Dataset],
+    provenance: Provenance,
+    *,
+    series_number: int,
+    description: str,
+) -> Dataset:
+    """Return an object in a series of its own: identity, equipment, series and moment, no content.
+
+    Parameters
+    ----------
+    label
+        What tells its UIDs apart: ``provenance.uid(label)``, and the same with ``" series"``.
+    sources
+        What it is made from; patient and study are those of the first, the moment is the newest
+        of all.
+    """
+    ds = new_file(sop_class_uid, provenance.uid(label), modality)
+    copy_identity(sources[0], ds)
+    stamp(ds, provenance)
+    ds.SeriesInstanceUID = provenance.uid(f"{label} series")
+    ds.SeriesNumber = series_number
+    ds.SeriesDescription = clean_text("LO", description)
+    ds.InstanceNumber = 1
+    moment = content_datetime(sources)
+    ds.SeriesDate, ds.SeriesTime = moment
+    ds.ContentDate, ds.ContentTime = moment
+    ds.InstanceCreationDate, ds.InstanceCreationTime = moment
+    return ds
 
 
 def derived_object(ds: Dataset, path: Path) -> DerivedObject:

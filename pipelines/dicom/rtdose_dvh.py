@@ -21,12 +21,9 @@ from pydicom.uid import RTDoseStorage
 from pipelines.api import DerivedObject, InputRejected, OutputInvalid, Provenance
 from pipelines.dicom.header import (
     clean_text,
-    content_datetime,
-    copy_identity,
     derived_object,
-    new_file,
+    new_draft,
     save,
-    stamp,
 )
 from pipelines.dicom.read import text, tolerant
 from pipelines.dicom.references import instance_item
@@ -105,20 +102,18 @@ def write_dvh(
         plans = [_bare(plan) for plan in dose.get("ReferencedRTPlanSequence") or []]
         if not plans:
             raise InputRejected("the dose names no plan, which an RT Dose with a DVH must do")
-        ds = new_file(RTDoseStorage, provenance.uid("DVH"), "RTDOSE")
-        copy_identity(dose, ds)
-        stamp(ds, provenance)
-        day, time = content_datetime([dose, structures])
-        ds.SeriesInstanceUID = provenance.uid("DVH series")
-        ds.SeriesNumber = SERIES_NUMBER
-        ds.SeriesDescription = "rtnode DVH DRAFT"
-        ds.SeriesDate, ds.SeriesTime = day, time
+        ds = new_draft(
+            RTDoseStorage,
+            "DVH",
+            "RTDOSE",
+            [dose, structures],
+            provenance,
+            series_number=SERIES_NUMBER,
+            description="rtnode DVH DRAFT",
+        )
         ds.OperatorsName = ""
         ds.FrameOfReferenceUID = text(dose, "FrameOfReferenceUID")
         ds.PositionReferenceIndicator = clean_text("LO", text(dose, "PositionReferenceIndicator"))
-        ds.InstanceNumber = 1
-        ds.InstanceCreationDate, ds.InstanceCreationTime = day, time
-        ds.ContentDate, ds.ContentTime = day, time
         ds.DoseUnits = "GY"
         ds.DoseType = dose_type
         ds.DoseSummationType = "MULTI_PLAN" if len(plans) > 1 else "PLAN"

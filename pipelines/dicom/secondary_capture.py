@@ -14,15 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from pipelines.api import DerivedObject, OutputInvalid, Provenance
-from pipelines.dicom.header import (
-    clean_text,
-    content_datetime,
-    copy_identity,
-    derived_object,
-    new_file,
-    save,
-    stamp,
-)
+from pipelines.dicom.header import clean_text, derived_object, new_draft, save
 from pipelines.dicom.read import read_dataset, tolerant
 from pipelines.dicom.references import instance_item
 
@@ -66,18 +58,16 @@ def write_secondary_capture(
         raise OutputInvalid("the page to be sent is no RGB picture")
     pixels = np.ascontiguousarray(page).tobytes()
     with tolerant():
-        ds = new_file(SecondaryCaptureImageStorage, provenance.uid("SC"), "OT")
-        copy_identity(sources[0], ds)
-        stamp(ds, provenance)
-        day, time = content_datetime(sources)
-        ds.SeriesInstanceUID = provenance.uid("SC series")
-        ds.SeriesNumber = SERIES_NUMBER
-        ds.SeriesDescription = clean_text("LO", f"rtnode {provenance.pipeline} report DRAFT")
-        ds.SeriesDate, ds.SeriesTime = day, time
+        ds = new_draft(
+            SecondaryCaptureImageStorage,
+            "SC",
+            "OT",
+            sources,
+            provenance,
+            series_number=SERIES_NUMBER,
+            description=f"rtnode {provenance.pipeline} report DRAFT",
+        )
         ds.ConversionType = "WSD"
-        ds.InstanceNumber = 1
-        ds.InstanceCreationDate, ds.InstanceCreationTime = day, time
-        ds.ContentDate, ds.ContentTime = day, time
         ds.ImageType = ["DERIVED", "SECONDARY"]
         ds.ImageComments = clean_text("LT", f"{title} (unapproved draft, research use)")
         ds.DerivationDescription = clean_text("ST", f"page of a report, {title}")

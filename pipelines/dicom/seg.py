@@ -22,13 +22,10 @@ from pipelines.api import DerivedObject, OutputInvalid, Provenance
 from pipelines.dicom.charset import hold
 from pipelines.dicom.header import (
     clean_text,
-    content_datetime,
-    copy_identity,
     derived_object,
-    new_file,
+    new_draft,
     provenance_text,
     save,
-    stamp,
 )
 from pipelines.dicom.read import read_dataset, text, tolerant
 from pipelines.dicom.references import instance_item, refer
@@ -161,18 +158,16 @@ def _header(
     series_number: int,
 ) -> Dataset:
     """Return everything that does not depend on the masks."""
-    ds = new_file(SegmentationStorage, provenance.uid("SEG"), "SEG")
-    copy_identity(sources[0], ds)
-    stamp(ds, provenance)
+    ds = new_draft(
+        SegmentationStorage,
+        "SEG",
+        "SEG",
+        sources,
+        provenance,
+        series_number=series_number,
+        description=series_description,
+    )
     ds.DeviceSerialNumber = clean_text("LO", provenance.version)
-    day, time = content_datetime(sources)
-    ds.SeriesInstanceUID = provenance.uid("SEG series")
-    ds.SeriesNumber = series_number
-    ds.SeriesDescription = clean_text("LO", series_description)
-    ds.SeriesDate, ds.SeriesTime = day, time
-    ds.InstanceNumber = 1
-    ds.ContentDate, ds.ContentTime = day, time
-    ds.InstanceCreationDate, ds.InstanceCreationTime = day, time
     ds.FrameOfReferenceUID = text(sources[0], "FrameOfReferenceUID")
     ds.PositionReferenceIndicator = ""
     ds.ImageType = ["DERIVED", "PRIMARY"]

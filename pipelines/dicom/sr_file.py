@@ -7,14 +7,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from pipelines.api import DerivedObject, OutputInvalid, Provenance
-from pipelines.dicom.header import (
-    content_datetime,
-    copy_identity,
-    derived_object,
-    new_file,
-    save,
-    stamp,
-)
+from pipelines.dicom.header import derived_object, new_draft, save
 from pipelines.dicom.sr import Report, fill, read_back, sop_class_uid
 
 
@@ -40,16 +33,16 @@ def write_sr(
     OutputInvalid
         The file does not hold the values that were computed.
     """
-    target = new_file(sop_class_uid(content), provenance.uid("SR"), "SR")
-    copy_identity(sources[0], target)
-    target.SeriesInstanceUID = provenance.uid("SR series")
-    target.SeriesNumber = series_number
-    target.SeriesDescription = description
-    stamp(target, provenance)
-    moment = content_datetime(sources)
-    target.SeriesDate, target.SeriesTime = moment
-    target.InstanceCreationDate, target.InstanceCreationTime = moment
-    fill(target, content, moment)
+    target = new_draft(
+        sop_class_uid(content),
+        "SR",
+        "SR",
+        sources,
+        provenance,
+        series_number=series_number,
+        description=description,
+    )
+    fill(target, content, (target.ContentDate, target.ContentTime))
     save(target, path)
     wanted = [
         (g.tracking_uid, str(g.roi_number), tuple(m.value for m in g.measurements))
