@@ -16,8 +16,8 @@ from models.cbct_sim import random_settings, simulate
 from models.phantom import Day, Phantom, thorax
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.stack import StackGeometry
-from pipelines.synthetic_ct.body import find_regions
-from pipelines.synthetic_ct.gates import Verdict
+from pipelines.imaging.body import find_regions
+from pipelines.imaging.verdict import Verdict
 from pipelines.synthetic_ct.learned import open_pack
 from pipelines.synthetic_ct.methods import Candidate, Method, Scene, run_chain
 from pipelines.synthetic_ct.metrics import errors

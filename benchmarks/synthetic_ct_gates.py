@@ -27,10 +27,11 @@ from models.training.sct_data import HELD_OUT, read_sts
 from models.training.sct_pairs import evaluation_settings, on_grid
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.body import find_regions
+from pipelines.imaging.verdict import Verdict, overall
 from pipelines.synthetic_ct import qa
-from pipelines.synthetic_ct.body import find_regions
 from pipelines.synthetic_ct.classical import match_planning_ct
-from pipelines.synthetic_ct.gates import Case, Verdict, overall
+from pipelines.synthetic_ct.gates import Case
 from pipelines.synthetic_ct.learned import Learned, open_pack
 from pipelines.synthetic_ct.methods import Method, Scene, run_chain
 from pipelines.synthetic_ct.metrics import errors

@@ -109,16 +109,27 @@ def read_sts(archive: Path) -> Iterator[Ct]:
                     yield read_nifti(Path(member.name).parent.name, stream.read())
 
 
-def phantom(site: str, seed: int, *, pixel_mm: float, slice_mm: float, slices: int) -> Ct:
-    """Return a procedural patient of `site` on a grid of 440 mm."""
+def phantom(
+    site: str,
+    seed: int,
+    *,
+    pixel_mm: float,
+    slice_mm: float,
+    slices: int,
+    noise_hu: float | None = None,
+) -> Ct:
+    """Return a procedural patient of `site` on a grid of 440 mm; its noise is drawn if not said."""
     side = round(440 / pixel_mm)
     shape, spacing = (slices, side, side), (slice_mm, pixel_mm, pixel_mm)
     random = np.random.default_rng([seed, 6])
     if site == "thorax":
         center = (0.0, 0.0, float(random.uniform(-90, 90)))
         couch = bool(random.random() < 0.5)  # noqa: PLR2004 (share with a couch)
-        noise = float(random.uniform(3, 12))
+        drawn = float(random.uniform(3, 12))
+        noise = drawn if noise_hu is None else noise_hu
         hu = thorax(shape, spacing, seed, center=center, couch=couch, noise_hu=noise).hu
     else:
-        hu = patient(site, shape, spacing, seed, noise_hu=float(random.uniform(3, 12)))
+        drawn = float(random.uniform(3, 12))
+        noise = drawn if noise_hu is None else noise_hu
+        hu = patient(site, shape, spacing, seed, noise_hu=noise)
     return Ct(name=f"{site}_{seed}", hu=hu, spacing=spacing)

@@ -5,16 +5,17 @@ exponential moving average of its CBCT -> CT generator, which is what a pack shi
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.sct_net import SctNet, SctNetConfig
-from models.training.sct_sampling import PairSampler
+from models.sct_net import SctNet
+from models.training.loop import Draws
+from models.training.sct_sampling import Batch
 
 TISSUES: Final = ((-0.16, -0.05), (0.015, 0.12), (0.2, 3.0))
 """Fat, muscle, bone, HU / 1000."""
@@ -39,15 +40,32 @@ class Recipe:
     """Share of the batches that show whole boxes, as the node does."""
 
 
+class Batches(Draws, Protocol):
+    """Draws what is shown with its truth."""
+
+    def batch(self) -> Batch:
+        """Return the next batch."""
+        ...
+
+
 class Supervised:
-    """Simulated pairs, weighted L1 of values and gradients (`--mode sim`)."""
+    """Simulated pairs, weighted L1 of values and gradients (`--mode sim`).
+
+    `build` makes the network of a configuration. Its answer of n channels is held against the n
+    middle channels of the truth.
+    """
 
     def __init__(
-        self, sampler: PairSampler, config: SctNetConfig, recipe: Recipe, device: str = "cpu"
+        self,
+        sampler: Batches,
+        config: Any,  # noqa: ANN401 (what `build` takes)
+        recipe: Recipe,
+        device: str = "cpu",
+        build: Callable[[Any], nn.Module] = SctNet,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.sampler, self.recipe, self.device = sampler, recipe, device
-        self.generator = SctNet(config).to(device, memory_format=torch.channels_last)
+        self.generator = build(config).to(device, memory_format=torch.channels_last)
         self.average = averaged(self.generator)
         self.networks: Mapping[str, nn.Module] = {
             "generator": self.generator,
@@ -74,9 +92,9 @@ class Supervised:
         batch = self.sampler.batch()
         cbct = batch.cbct.to(self.device, memory_format=torch.channels_last)
         weight = batch.weight.to(self.device)
-        truth = centre(batch.ct).to(self.device)
         with torch.autocast(self.device, torch.bfloat16):
             made = self.generator(cbct)
+        truth = centre(batch.ct, made.shape[1]).to(self.device)
         loss, mae = weighted_difference(made.float(), truth, weight, self.recipe.gradient_weight)
         if self.recipe.tissue_weight > 0:
             tissues = tissue_difference(made.float(), truth, weight)
@@ -90,10 +108,10 @@ class Supervised:
         return {"loss": float(loss.item()) * 1000, "weighted_mae_hu": mae * 1000}
 
 
-def centre(stack: Tensor) -> Tensor:
-    """Return the middle channel (N, 1, row, column) of (N, slices, row, column)."""
-    middle = stack.shape[1] // 2
-    return stack[:, middle : middle + 1]
+def centre(stack: Tensor, count: int = 1) -> Tensor:
+    """Return the middle channels (N, count, row, column) of (N, slices, row, column)."""
+    first = (stack.shape[1] - count) // 2
+    return stack[:, first : first + count]
 
 
 def weighted_difference(
@@ -131,7 +149,7 @@ def tissue_difference(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return total.mean()
 
 
-def averaged(network: SctNet) -> SctNet:
+def averaged(network: nn.Module) -> nn.Module:
     """Return a copy of `network` that only follows."""
     return copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
 

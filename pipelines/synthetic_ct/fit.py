@@ -11,7 +11,7 @@ from models.cbct_sim import Fan
 from models.sct_infer import AIR_HU
 from models.training.sct_fit import LIBRARY, SiteScanner, fit_site, library
 from models.training.sct_traits import traits
-from pipelines.synthetic_ct.body import find_regions
+from pipelines.imaging.body import find_regions
 from pipelines.synthetic_ct.site import read_cts
 
 USUAL_IMAGES: Final = 20

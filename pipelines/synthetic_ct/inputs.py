@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipelines.api import Finding, InputRejected, Inputs, Role, Severity
 from pipelines.dicom.read import read_dataset, text
 from pipelines.dicom.volume import CtVolume, read_volume
-from pipelines.synthetic_ct.body import Mask, Regions, find_regions
+from pipelines.imaging.body import Mask, Regions, find_regions
 from pipelines.synthetic_ct.methods import TRUNCATED_CM3
 from pipelines.synthetic_ct.register import Prior, Source, align
 

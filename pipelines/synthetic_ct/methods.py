@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from pipelines.api import Finding, Severity
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.body import Mask, Regions
+from pipelines.imaging.verdict import Gate, Limits, Verdict, overall
 from pipelines.synthetic_ct import qa
 from pipelines.synthetic_ct.agreement import WORKING_MM
-from pipelines.synthetic_ct.body import Mask, Regions
 from pipelines.synthetic_ct.classical import (
     FINE_SHADING_SIGMA_MM,
     correct_shading,
@@ -24,7 +25,7 @@ from pipelines.synthetic_ct.classical import (
     tissue_map,
 )
 from pipelines.synthetic_ct.deform import agree, virtual_ct
-from pipelines.synthetic_ct.gates import Case, Gate, Limits, Verdict, overall
+from pipelines.synthetic_ct.gates import Case
 from pipelines.synthetic_ct.learned import Answer, Learned
 from pipelines.synthetic_ct.register import Prior
 

@@ -17,12 +17,12 @@ from scipy import ndimage
 from pipelines.api import Finding, Json, Outcome, Request, Severity
 from pipelines.dicom.ct_series import SeriesText, write_ct_series
 from pipelines.dicom.read import text
+from pipelines.imaging.nps import Texture, texture
+from pipelines.imaging.verdict import Gate, Verdict
 from pipelines.report.objects import page_objects
-from pipelines.synthetic_ct.gates import Gate, Verdict
 from pipelines.synthetic_ct.inputs import Read, read_inputs
 from pipelines.synthetic_ct.learned import Learned, open_pack
 from pipelines.synthetic_ct.methods import Candidate, Method, Scene, order, run_chain
-from pipelines.synthetic_ct.nps import Texture, texture
 from pipelines.synthetic_ct.qa import LOWEST_HU
 from pipelines.synthetic_ct.report import write_report
 from pipelines.synthetic_ct.settings import SyntheticCTSettings

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.synthetic_ct.body import Mask, body_mask, eroded
-from pipelines.synthetic_ct.gates import Case, Gate, Limits, gate
+from pipelines.imaging.body import Mask, body_mask, eroded
+from pipelines.imaging.verdict import Gate, Limits
+from pipelines.synthetic_ct.gates import Case, gate
 from pipelines.synthetic_ct.qa_image import image_gates
 
 Hu = NDArray[np.float32]

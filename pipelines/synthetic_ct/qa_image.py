@@ -7,9 +7,10 @@ some 80 HU off; these are wider and still stop every fault of the reference.
 
 from typing import Final
 
+from pipelines.imaging.verdict import Gate, Limits
 from pipelines.synthetic_ct.agreement import Coarse, bone_ratio, coarse, local_correlation
 from pipelines.synthetic_ct.agreement import low_frequency_p99 as low_p99
-from pipelines.synthetic_ct.gates import Case, Gate, Limits, gate
+from pipelines.synthetic_ct.gates import Case, gate
 from pipelines.synthetic_ct.wepl import path_difference
 
 LOCAL: Final = Limits(passes=0.50, fails=0.45)

@@ -19,7 +19,7 @@ from scipy import ndimage
 from pipelines.dicom.registration import Matrix, rigid_between
 from pipelines.dicom.volume import CtVolume, resample_to, to_sitk
 from pipelines.geometry.stack import StackGeometry
-from pipelines.synthetic_ct.body import Mask, Regions, body_mask
+from pipelines.imaging.body import Mask, Regions, body_mask
 from pipelines.synthetic_ct.qa import dice, gradient_correlation
 
 Hu = NDArray[np.float32]

@@ -26,7 +26,7 @@ from models.training.sct_pairs import (
     training_pair,
 )
 from pipelines.api import InputRejected
-from pipelines.synthetic_ct.body import Mask, find_regions
+from pipelines.imaging.body import Mask, find_regions
 from pipelines.synthetic_ct.inputs import read_inputs
 from pipelines.synthetic_ct.site import TRUTH, case_inputs, read_cts, truth_of
 

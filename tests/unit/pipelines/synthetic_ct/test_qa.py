@@ -7,8 +7,9 @@ import pytest
 from scipy import ndimage
 
 from models.phantom import thorax
+from pipelines.imaging.verdict import Gate, Limits, Verdict, overall
 from pipelines.synthetic_ct.classical import match_planning_ct
-from pipelines.synthetic_ct.gates import Case, Gate, Limits, Verdict, overall
+from pipelines.synthetic_ct.gates import Case
 from pipelines.synthetic_ct.qa import examine, modes, noise
 
 PATIENT = thorax((10, 96, 96), (5.0, 4.0, 4.0), 1, couch=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.phantom import thorax
-from pipelines.synthetic_ct.body import body_mask, field_of_view, find_regions
+from pipelines.imaging.body import body_mask, field_of_view, find_regions
 
 PATIENT = thorax((8, 96, 96), (6.0, 4.0, 4.0), 1)
 SPACING = PATIENT.spacing

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from pipelines.imaging.nps import SIDE_PX, flat_squares, spectrum
 from pipelines.synthetic_ct.agreement import (
     bone_ratio,
     coarse,
     local_correlation,
     low_frequency_p99,
 )
-from pipelines.synthetic_ct.nps import SIDE_PX, flat_squares, spectrum
 from pipelines.synthetic_ct.wepl import RAYS, path_difference, path_lengths
 
 SPACING = (3.0, 2.0, 2.0)

@@ -15,8 +15,8 @@ from models.pack import (
 )
 from models.sct_ood import features, fit
 from pipelines.geometry.stack import StackGeometry
-from pipelines.synthetic_ct.body import find_regions
-from pipelines.synthetic_ct.gates import Verdict
+from pipelines.imaging.body import find_regions
+from pipelines.imaging.verdict import Verdict
 from pipelines.synthetic_ct.learned import Learned
 from pipelines.synthetic_ct.methods import Method, Scene, order, run_chain
 from pipelines.synthetic_ct.validation import (

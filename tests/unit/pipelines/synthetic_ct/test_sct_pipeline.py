@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.api import InputRejected, Outcome, Role, Severity
 from pipelines.dicom.volume import read_volume
-from pipelines.synthetic_ct.body import find_regions
+from pipelines.imaging.body import find_regions
 from tests.unit.pipelines.synthetic_ct import sct_support as support
 
 TRUTH, CBCT = support.truth(), support.cbct_hu()
