@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+ENERGIES_KEV = (50, 60, 70, 80, 100, 120)
 ENERGY_WEIGHTS = (0.14, 0.24, 0.22, 0.18, 0.15, 0.07)
-"""Photons at 50, 60, 70, 80, 100 and 120 keV."""
+"""Photons at these energies."""
 MU_WATER = (0.02269, 0.02059, 0.01935, 0.01837, 0.01707, 0.01610)
 """Attenuation of water at these energies, 1/mm."""
 MU_BONE = (0.0815, 0.0604, 0.0500, 0.0428, 0.0356, 0.0320)
@@ -39,6 +40,8 @@ SHORT_SCAN_RAD = math.radians(200.0)
 PIXEL_TOLERANCE_MM = 1e-3
 WIDEST_CELL_MM = 1.8
 """Of a detector cell at the isocenter; coarser ones blur the half-fan overlap into a ring."""
+DARKEST = 0.02
+"""The quantile of a view that is taken for its darkest signal."""
 VIEWS_AT_ONCE = 8
 
 
@@ -84,6 +87,20 @@ class CbctSettings:
     """Share of the previous view that a cell still shows."""
     gain_sd: float = 0.0
     """SD of the fixed gain error of a cell: rings."""
+    glare: float = 0.0
+    """Share of the whole signal, open beam included, that arrives blurred wide: veiling glare of
+    the detector and scatter from far away (Poludniowski et al., Phys. Med. Biol. 56 (2011))."""
+    glare_sigma_mm: float = 60.0
+    """SD of that blur, at the isocenter."""
+    veil: float = 0.0
+    """Uniform background, share of the open beam."""
+    view_corrected: float = 0.0
+    """Share of each view's darkest signal that a plain vendor's correction takes away from all of
+    the view (Boellaard et al., Radiother. Oncol. 44 (1997))."""
+    bow_tie: float = 0.0
+    """Share of the photons that a bow-tie filter keeps from the outermost cells."""
+    bow_tie_mm: float = 95.0
+    """Distance from the central ray, at the isocenter, over which it thickens."""
     hann_cut: float = 0.8
     """Cut-off of the Hann window, share of the Nyquist frequency."""
     slice_blur_mm: float = 0.0
@@ -123,6 +140,9 @@ def ideal(settings: CbctSettings) -> CbctSettings:
     return replace(
         settings,
         scatter=0.0,
+        glare=0.0,
+        veil=0.0,
+        view_corrected=0.0,
         photons=0.0,
         lag=0.0,
         gain_sd=0.0,
@@ -154,6 +174,33 @@ def random_settings(seed: int) -> CbctSettings:
         slice_blur_mm=float(rng.uniform(0, 1.5)),
         hu_gain=float(rng.uniform(0.9, 1.1)),
         hu_shift=float(rng.uniform(-150, 150)),
+    )
+
+
+def wide_settings(seed: int) -> CbctSettings:
+    """Return `random_settings` with what else scanners do, each with a chance of its own.
+
+    A spectrum that is softer or harder as a whole, veiling glare and a uniform background, a bow-tie
+    filter, fewer views, and instead of a correction that knows the scatter's shape one that takes
+    a constant from each view.
+    """
+    drawn, rng = random_settings(seed), np.random.default_rng([seed, 12])
+    tilt = np.exp(rng.normal(0, 0.35) * (np.array(ENERGIES_KEV) - 75) / 25)
+    weights = np.array(drawn.energy_weights) * tilt
+    glaring, plain, filtered, sparse = rng.random(4) < (0.5, 0.4, 0.5, 0.25)
+    glare, veil, view_corrected, bow_tie = rng.uniform((0, 0, 0, 0.3), (0.07, 0.004, 0.5, 0.9))
+    return replace(
+        drawn,
+        energy_weights=tuple(float(w) for w in weights / weights.sum()),
+        glare=float(glare) if glaring else 0.0,
+        glare_sigma_mm=float(rng.uniform(30, 100)),
+        veil=float(veil) if glaring else 0.0,
+        scatter=drawn.scatter * (float(rng.uniform(0, 1)) if glaring else 1.0),
+        scatter_corrected=0.0 if plain else drawn.scatter_corrected,
+        view_corrected=float(view_corrected) if plain else 0.0,
+        bow_tie=float(bow_tie) if filtered else 0.0,
+        bow_tie_mm=float(rng.uniform(60, 130)),
+        views=int(rng.integers(150, 260)) if sparse else drawn.views,
     )
 
 
@@ -334,8 +381,11 @@ def _measure(scan: _Scan, water: Tensor, bone: Tensor, slice_mm: float, seed: in
     settings = scan.settings
     primary = _transmission(settings, water, bone)
     scatter = _scatter(settings, primary, (scan.cell_mm, slice_mm))
-    signal = _detected(settings, primary + scatter, seed)
+    signal = _detected(scan, primary + scatter, seed)
     corrected = signal - settings.scatter_corrected * scatter
+    if settings.view_corrected > 0:
+        darkest = torch.quantile(signal.flatten(1), DARKEST, dim=1)
+        corrected = corrected - settings.view_corrected * darkest[:, None, None]
     attenuation = -torch.log(corrected.clamp(min=LEAST_SIGNAL))
     share = settings.hardening_corrected
     if share == 0:
@@ -368,14 +418,22 @@ def _linearized(settings: CbctSettings, attenuation: Tensor) -> Tensor:
 
 
 def _scatter(settings: CbctSettings, primary: Tensor, pitch_mm: tuple[float, float]) -> Tensor:
-    """Return the scatter in units of the open beam: two Gaussians of I p over cells and slices."""
+    """Return what is not primary, in units of the open beam.
+
+    Two Gaussians of I p over cells and slices, the glare as a Gaussian of I, and the background.
+    """
+    rest = torch.full_like(primary, settings.veil)
+    if settings.glare > 0:
+        rest += settings.glare * _gaussian(
+            primary, tuple(settings.glare_sigma_mm / p for p in pitch_mm)
+        )
     if settings.scatter == 0:
-        return torch.zeros_like(primary)
+        return rest
     source = primary * -torch.log(primary.clamp(min=LEAST_SIGNAL))
     narrow, wide = (
         _gaussian(source, tuple(sigma / p for p in pitch_mm)) for sigma in settings.scatter_sigma_mm
     )
-    return settings.scatter * (narrow + settings.scatter_wide * wide)
+    return rest + settings.scatter * (narrow + settings.scatter_wide * wide)
 
 
 def _gaussian(values: Tensor, sigmas: tuple[float, ...]) -> Tensor:
@@ -395,15 +453,21 @@ def _gaussian(values: Tensor, sigmas: tuple[float, ...]) -> Tensor:
     return values
 
 
-def _detected(settings: CbctSettings, signal: Tensor, seed: int) -> Tensor:
-    """Return the signal with noise, gain errors and lag, in units of the open beam."""
+def _detected(scan: _Scan, signal: Tensor, seed: int) -> Tensor:
+    """Return the signal with noise, gain errors and lag, in units of the open beam.
+
+    A bow-tie filter takes photons away, not signal: the flood image divides it out.
+    """
+    settings = scan.settings
     if settings.photons > 0:
+        fall = torch.exp(-((scan.cells / settings.bow_tie_mm) ** 2))
+        photons = settings.photons * (1 - settings.bow_tie * (1 - fall))[:, None]
         generator = torch.Generator(device=signal.device).manual_seed(seed)
-        counts = torch.poisson(signal * settings.photons, generator=generator)
+        counts = torch.poisson(signal * photons, generator=generator)
         noise = torch.randn(signal.shape, generator=generator, device=signal.device)
         counts += settings.electronic * noise
         gain = torch.randn(signal.shape[1:], generator=generator, device=signal.device)
-        signal = counts / settings.photons * (1 + settings.gain_sd * gain)
+        signal = counts / photons * (1 + settings.gain_sd * gain)
     if settings.lag > 0:
         before = torch.cat([signal[:1], signal[:-1]])
         signal = (1 - settings.lag) * signal + settings.lag * before

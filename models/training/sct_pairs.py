@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
 
-from models.cbct_sim import CbctSettings, Fan, random_settings, simulate
+from models.cbct_sim import CbctSettings, Fan, simulate, wide_settings
 from models.training.sct_data import HELD_OUT, PHANTOM_SITES, Ct, phantom, read_sts
 
 Hu = NDArray[np.float32]
@@ -92,7 +92,7 @@ class AnyScanner:
     def settings(self, seed: int, random: np.random.Generator) -> CbctSettings:
         """Return a scanner of the whole range, or one like those of the evaluation set."""
         hard = random.random() < HARD_SHARE
-        return random_settings(seed) if hard else evaluation_settings(seed)
+        return wide_settings(seed) if hard else evaluation_settings(seed)
 
 
 def training_pair(ct: Ct, seed: int, scanner: Scanner | None = None) -> Pair:

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.cbct_sim import CbctSettings, Fan, ideal, random_settings, simulate
+from models.cbct_sim import (
+    CbctSettings,
+    Fan,
+    ideal,
+    random_settings,
+    simulate,
+    wide_settings,
+)
 from models.phantom import thorax
 
 SIZE, PIXEL = 96, 4.0
@@ -131,6 +138,52 @@ def test_random_settings_repeat_and_stay_in_their_ranges() -> None:
     assert random_settings(7) == drawn[7]
     assert {s.fan for s in drawn} == set(Fan)
     assert all(0.03 <= s.scatter <= 0.25 and abs(s.hu_shift) <= 150 for s in drawn)
+
+
+def test_glare_brightens_the_middle_of_a_half_fan_that_a_constant_corrects() -> None:
+    """The displaced panel sees less open beam on its short side: opposite rays disagree there."""
+    truth, radius = _cylinder(70), np.hypot(X, Y)
+    setup = {"glare": 0.04, "view_corrected": 0.25, "hann_cut": 0.8}
+
+    blob = {
+        fan: (image[radius < 12].mean() - image[(radius > 40) & (radius < 55)].mean())
+        for fan in Fan
+        for image in [simulate(truth, SPACING, _clean(fan, **setup), 0)[0]]
+    }
+
+    assert blob[Fan.HALF] > blob[Fan.FULL] + 10
+
+
+def test_a_veil_reads_lower_and_a_constant_correction_higher() -> None:
+    inside = np.hypot(X, Y) < 60
+    plain, veiled, mended = (
+        simulate(_cylinder(), SPACING, _clean(**changes), 0)[0][inside].mean()
+        for changes in ({}, {"veil": 0.003}, {"veil": 0.003, "view_corrected": 0.2})
+    )
+
+    assert veiled < plain - 5
+    assert mended > veiled + 5
+
+
+def test_a_bow_tie_takes_photons_and_no_signal() -> None:
+    rim = np.abs(np.hypot(X, Y) - 95) < 8
+    flat, filtered = (
+        simulate(_cylinder(), SPACING, _clean(photons=1e5, electronic=0.0, bow_tie=b), 5)[0][rim]
+        for b in (0.0, 0.9)
+    )
+
+    assert filtered.std() > 1.15 * flat.std()
+    assert filtered.mean() == pytest.approx(flat.mean(), abs=3)
+
+
+def test_wide_settings_keep_what_was_drawn_and_repeat() -> None:
+    drawn = [wide_settings(seed) for seed in range(60)]
+
+    assert wide_settings(7) == drawn[7]
+    assert all(s.hu_shift == random_settings(n).hu_shift for n, s in enumerate(drawn))
+    assert 15 < sum(s.glare > 0 for s in drawn) < 45
+    assert {s.scatter_corrected == 0 for s in drawn if s.view_corrected > 0} == {True}
+    assert all(abs(sum(s.energy_weights) - 1) < 1e-9 for s in drawn)
 
 
 def test_oblong_pixels_are_refused() -> None:
