@@ -180,9 +180,9 @@ def random_settings(seed: int) -> CbctSettings:
 def wide_settings(seed: int) -> CbctSettings:
     """Return `random_settings` with what else scanners do, each with a chance of its own.
 
-    A spectrum that is softer or harder as a whole, veiling glare and a uniform background, a bow-tie
-    filter, fewer views, and instead of a correction that knows the scatter's shape one that takes
-    a constant from each view.
+    A spectrum that is softer or harder as a whole, veiling glare and a uniform background, a
+    bow-tie filter, fewer views, and instead of a correction that knows the scatter's shape one
+    that takes a constant from each view.
     """
     drawn, rng = random_settings(seed), np.random.default_rng([seed, 12])
     tilt = np.exp(rng.normal(0, 0.35) * (np.array(ENERGIES_KEV) - 75) / 25)

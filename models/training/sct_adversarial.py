@@ -3,8 +3,10 @@
 CycleGAN (Zhu et al. 2017, arXiv 1703.10593) adapts a simulation-trained generator to a site's own
 CBCT and CT, which need not show the same patients. Left alone it drifts in HU, so four terms hold
 it: structure (the correlation of image gradients before and after), HU anchoring (`Anchor`), a tie
-of the low frequencies to the generator it started from, and identity. Pix2Pix (Isola et al. 2017,
-arXiv 1611.07004) takes pairs.
+of the low frequencies to the generator it started from, brought to the CTs' level (`Levels`), and
+identity. The way back is a function and makes no noise; what it leaves of the real CBCTs is their
+noise, and is added to the CBCTs that it makes, so that the way there never learns on clean ones.
+Pix2Pix (Isola et al. 2017, arXiv 1611.07004) takes pairs.
 Reference page, section 7. Values are HU / 1000.
 """
 
@@ -22,9 +24,12 @@ from models.sct_net import SctNet
 from models.training.sct_anchor import (
     BLUR_PX,
     Anchor,
+    Levels,
     blurred,
     body_quantiles,
     edge_loss,
+    read_quantiles,
+    scattered,
     tie_loss,
 )
 from models.training.sct_sampling import Batch, PairSampler
@@ -34,6 +39,9 @@ BODY_WEIGHT: Final = 1.0
 """Weights of a batch from here on are body."""
 GRAIN_PX: Final = 5
 """Side of the box that takes the grain: the cycle must not ask the CT to carry it."""
+KEPT_AT: Final = (0.4, 0.55, 0.7, 0.85)
+"""Shares of the run at which the averaged generator is kept, to choose from."""
+KEPT_STEPS: Final = 25
 LOSSES: Final = ("fool", "cycle", "identity", "structure", "anchor", "tie", "critic")
 PATCHES: Final[Sequence[tuple[int, int]]] = ((96, 4), (128, 2))
 """(pixels, patches) of a batch: two generators and two critics want smaller ones."""
@@ -59,11 +67,13 @@ class AdversarialRecipe:
     cycle: float = 5.0
     identity: float = 5.0
     structure: float = 1.0
-    anchor: float = 10.0
+    anchor: float = 5.0
     """Of the distance of the histograms."""
-    tie: float = 20.0
-    """Of the low frequencies to the first generator; falls to half over the run. It outweighs the
-    anchor, whose level also follows the share of fat in other patients."""
+    tie: float = 10.0
+    """Of the low frequencies to the first generator at the CTs' level; falls to a quarter over the
+    run. It outweighs the anchor, whose level also follows the share of fat in other patients."""
+    grain: float = 0.4
+    """Most that the noise of a CBCT may add, HU / 1000."""
     paired: float = 100.0
     """Of the weighted difference, Pix2Pix only."""
 
@@ -154,7 +164,10 @@ class CycleGan:
         self.says_ct = PatchDiscriminator().to(device)
         self.says_cbct = PatchDiscriminator().to(device)
         self.average = averaged(self.to_ct)
-        self.anchor = Anchor(body_quantiles(sampler)).to(device)
+        self.kept = nn.ModuleList(averaged(self.to_ct) for _ in KEPT_AT)
+        real = body_quantiles(sampler)
+        self.anchor = Anchor(real).to(device)
+        self.levels = Levels(read_quantiles(averaged(start), sampler), real).to(device)
         self.networks: Mapping[str, nn.Module] = {
             "to-ct": self.to_ct,
             "to-cbct": self.to_cbct,
@@ -163,6 +176,8 @@ class CycleGan:
             "first": self.first,
             "average": self.average,
             "anchor": self.anchor,
+            "levels": self.levels,
+            "kept": self.kept,
         }
         critics = nn.ModuleList([self.says_ct, self.says_cbct])
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
@@ -179,7 +194,8 @@ class CycleGan:
             speed = recipe.way_back_speed if name == "to-cbct-optimizer" else 1.0
             set_rate(optimizer, recipe.learning_rate * speed * fall)
         with torch.no_grad(), _bf16(self.device):
-            first = self.first(batch.cbct).float()
+            first = self.levels(self.first(batch.cbct).float())
+        self._keep(share)
         self.steps += 1
         if share < recipe.way_back:
             losses = self._way_back(batch, first)
@@ -188,6 +204,17 @@ class CycleGan:
                 batch, first, (share - recipe.way_back) / (1 - recipe.way_back)
             )
         return dict.fromkeys(LOSSES, 0.0) | {k: float(v.item()) for k, v in losses.items()}
+
+    def _keep(self, share: float) -> None:
+        if self.steps % KEPT_STEPS == 0:
+            for kept, until in zip(self.kept, KEPT_AT, strict=True):
+                if share <= until:
+                    follow(kept, self.average, 0.0)
+
+    @property
+    def choices(self) -> list[SctNet]:
+        """Return the averaged generators of the run, the last one last."""
+        return [*(cast("SctNet", net) for net in self.kept), self.average]
 
     def _way_back(self, batch: Batch, first: Tensor) -> dict[str, Tensor]:
         """Teach the way back what the scanner makes of a CT; remember what the start reads."""
@@ -203,7 +230,8 @@ class CycleGan:
         a, b = batch.cbct, batch.ct
         with _bf16(self.device):
             made_ct, made_cbct = self.to_ct(a).float(), self.to_cbct(b).float()
-        losses = self._generator_losses(batch, (made_ct, made_cbct), first, share)
+        grain = self._grain(a, first)
+        losses = self._generator_losses(batch, (made_ct, made_cbct), (first, grain), share)
         for name in ("to-ct-optimizer", "to-cbct-optimizer"):
             self.optimizers[name].zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -214,29 +242,44 @@ class CycleGan:
             _real(self.says_ct(centre(b)))
             + _fake(self.says_ct(made_ct.detach()))
             + _real(self.says_cbct(centre(a)))
-            + _fake(self.says_cbct(made_cbct.detach()))
+            + _fake(self.says_cbct((made_cbct + grain[:, :1]).detach()))
         ) / 2
         _descend(self.optimizers["critics-optimizer"], critic, self.recipe.clip_norm)
         follow(self.average, self.to_ct, min(self.recipe.ema, self.steps / (9 + self.steps)))
         return losses | {"critic": critic}
 
+    @torch.no_grad()
+    def _grain(self, cbct: Tensor, first: Tensor) -> Tensor:
+        """Return noise for every slice: what the way back does not explain of the real CBCTs."""
+        with _bf16(self.device):
+            clean = self.to_cbct(restacked(cbct, first)).float()
+        most = self.recipe.grain
+        return scattered((centre(cbct) - clean).clamp(-most, most), cbct.shape[1])
+
     def _generator_losses(
-        self, batch: Batch, made: tuple[Tensor, Tensor], first: Tensor, share: float
+        self,
+        batch: Batch,
+        made: tuple[Tensor, Tensor],
+        known: tuple[Tensor, Tensor],
+        share: float,
     ) -> dict[str, Tensor]:
+        """Return all terms; `known`: what the start makes of the CBCTs, and their noise."""
         r, a, b, (made_ct, made_cbct) = self.recipe, batch.cbct, batch.ct, made
+        first, grain = known
         with _bf16(self.device):
             back_cbct = self.to_cbct(restacked(a, made_ct)).float()
-            back_ct = self.to_ct(restacked(b, made_cbct)).float()
+            back_ct = self.to_ct(restacked(b, made_cbct) + grain).float()
             same_ct = self.to_ct(b).float()
         there = _l1(blurred(back_cbct, GRAIN_PX), blurred(centre(a), GRAIN_PX))
         return {
-            "fool": r.fool * (_real(self.says_ct(made_ct)) + _real(self.says_cbct(made_cbct))),
+            "fool": r.fool
+            * (_real(self.says_ct(made_ct)) + _real(self.says_cbct(made_cbct + grain[:, :1]))),
             "cycle": r.cycle * (there + _l1(back_ct, centre(b))),
             "identity": r.identity * _l1(same_ct, centre(b)),
             "structure": r.structure
             * (edge_loss(centre(a), made_ct) + edge_loss(centre(b), made_cbct)),
             "anchor": r.anchor * self.anchor(made_ct, batch.weight >= BODY_WEIGHT),
-            "tie": r.tie * (1 - share / 2) * tie_loss(made_ct, first),
+            "tie": r.tie * (1 - 0.75 * share) * tie_loss(made_ct, first),
         }
 
 

@@ -66,6 +66,58 @@ class Anchor(nn.Module):
         self.filled.add_(len(values)).clamp_(max=REMEMBERED)
 
 
+class Levels(nn.Module):
+    """The start's answers at the CTs' level: each tissue is moved by what all its voxels are off.
+
+    A start that meets a new scanner reads all fat too high and all muscle too low. Where a value
+    stands among all values of all patches says which tissue it is; the map is one curve for the
+    whole site, so that no patient is given another one's share of fat.
+    """
+
+    source: Tensor
+    goal: Tensor
+
+    def __init__(self, source: Tensor, goal: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("source", source.cummax(0).values)
+        self.register_buffer("goal", goal)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return `image` with its values moved; beyond the outermost levels all alike."""
+        high = torch.searchsorted(self.source, image.contiguous()).clamp(1, QUANTILES - 1)
+        low = high - 1
+        width = (self.source[high] - self.source[low]).clamp_min(1e-6)
+        share = ((image - self.source[low]) / width).clamp(0, 1)
+        inside = self.goal[low] + share * (self.goal[high] - self.goal[low])
+        return inside + image - image.clamp(self.source[0], self.source[-1])
+
+
+@torch.no_grad()
+def read_quantiles(network: nn.Module, sampler: PairSampler, batches: int = 40) -> Tensor:
+    """Return the quantiles of the body in what `network` makes of the sampler's CBCTs, HU / 1000.
+
+    The sampler's random state is left as it was.
+    """
+    before, found = sampler.state(), []
+    for _ in range(batches):
+        batch = sampler.batch()
+        found.append(_thinned(network(batch.cbct)[batch.weight >= 1], DRAWN))
+    sampler.restore(before)
+    return torch.quantile(torch.cat(found), torch.linspace(*LEVELS, QUANTILES))
+
+
+def scattered(grain: Tensor, slices: int) -> Tensor:
+    """Return `grain` (N, 1, row, row) for `slices` slices, (N, slices, row, row), each another.
+
+    Noise of neighbouring slices is independent: every slice takes it from another patch, turned.
+    """
+    turned = [
+        torch.rot90(grain.roll(k, 0), k % 4, (2, 3)).flip(3) if k % 2 else grain.roll(k, 0)
+        for k in range(slices)
+    ]
+    return torch.cat(turned, 1)
+
+
 def edge_loss(before: Tensor, after: Tensor) -> Tensor:
     """Return 1 - the correlation of the in-plane gradients of two images (N, 1, row, column)."""
     total = before.new_zeros(())

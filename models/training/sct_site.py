@@ -1,6 +1,7 @@
 """`rtnode sct train`: the trainer on a site's images, from their hold-out to a finished pack."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,15 +9,17 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from scipy import ndimage
 
 from models.pack import DataSource, PackRefused, SyntheticCtManifest, load_pack
 from models.sct_infer import correct
 from models.sct_net import SctNet, SctNetConfig, config_of
 from models.sct_ood import LEAST_IMAGES
 from models.training.evaluate_sct import as_network
-from models.training.loop import LOG_STEPS, Budget, Task, run
+from models.training.loop import LOG_STEPS, WEIGHTS, Budget, Task, run
 from models.training.sct_adversarial import PATCHES, AdversarialRecipe, CycleGan, Pix2Pix
+from models.training.sct_anchor import edge_loss
 from models.training.sct_pack import Description, build_pack, familiar_with
 from models.training.sct_pairs import Pair
 from models.training.sct_pictures import draw_losses, draw_samples
@@ -27,6 +30,8 @@ HOLD_OUT: Final = 5
 """Every n-th CT is held out, by name."""
 SHOWN: Final = 4
 """Held-out pairs in the picture."""
+EDGES_LOST: Final = 0.02
+"""Most that an adapted network's correlation of edges may fall below its start's."""
 SHORT_MINUTES: Final = 24 * 60.0
 """A CycleGAN below this on a CPU is labelled short (reference page, section 7)."""
 
@@ -101,8 +106,9 @@ def train_site(
     shown = held[:SHOWN] or kept[:SHOWN]
     network = as_network(task.average.cpu())
     draw_samples(out / "samples.png", shown, network, task.average.config.slices)
-    if order.mode == "cyclegan" and start is not None:
-        _refuse_if_worse(start, task.average, held or kept, kept if cts is None else cts)
+    if isinstance(task, CycleGan) and start is not None:
+        best = choose(start, task.choices, held or kept, kept if cts is None else cts)
+        save_file({k: v.contiguous() for k, v in best.state_dict().items()}, out / WEIGHTS)
     described = Description(
         id=order.name,
         version="0.1.0",
@@ -130,27 +136,49 @@ def histogram_distance(made: Sequence[np.ndarray], real: Sequence[np.ndarray]) -
     return float(np.abs(a - b).mean())
 
 
-def _refuse_if_worse(
-    start: SctNet, adapted: SctNet, pairs: Sequence[Pair], cts: Sequence[Pair]
-) -> None:
-    """Refuse an adapted generator whose body histogram is no nearer to that of `cts`.
+def choose(
+    start: SctNet, adapted: Sequence[SctNet], pairs: Sequence[Pair], cts: Sequence[Pair]
+) -> SctNet:
+    """Return the adapted generator to keep, chosen without pairs.
+
+    The one whose body histogram is nearest to that of `cts`, among those that keep the CBCT's
+    edges as the start keeps them.
 
     Raises
     ------
     ValueError
-        Then the warm start is the better model and stays.
+        Where none is nearer than `start`: then the warm start is the better model and stays.
     """
     real = [p.ct[p.body] for p in cts]
-    found = []
-    for net in (start, adapted):
-        network = as_network(net.cpu().eval())
-        made = [correct(p.cbct, p.body, network, net.config.slices)[p.body] for p in pairs]
-        found.append(histogram_distance(made, real))
-    if found[1] > found[0]:
+    (before, edges), *found = (_unpaired(net, pairs, real) for net in (start, *adapted))
+    fit = [(distance, n) for n, (distance, kept) in enumerate(found) if kept >= edges - EDGES_LOST]
+    best, number = min(fit, default=(math.inf, 0))
+    if best > before:
+        near = min(distance for distance, _ in found)
         raise ValueError(
-            f"the adapted network is no better than its start: its histogram is {found[1]:.1f} HU "
-            f"from that of CTs, the start's {found[0]:.1f}; no pack was written, keep the start"
+            f"the adapted network is no better than its start: its histogram is {near:.1f} HU "
+            f"from that of CTs, the start's {before:.1f}; no pack was written, keep the start"
         )
+    return adapted[number]
+
+
+def _unpaired(
+    net: SctNet, pairs: Sequence[Pair], real: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """Return the histogram's distance from that of CTs, HU, and the correlation of edges."""
+    network = as_network(net.cpu().eval())
+    made = [correct(p.cbct, p.body, network, net.config.slices) for p in pairs]
+    edges = [
+        1 - float(edge_loss(*(torch.from_numpy(_calm(image))[:, None] for image in (p.cbct, m))))
+        for p, m in zip(pairs, made, strict=True)
+    ]
+    values = [m[p.body] for p, m in zip(pairs, made, strict=True)]
+    return histogram_distance(values, real), float(np.mean(edges))
+
+
+def _calm(image: np.ndarray) -> np.ndarray:
+    """Return `image` without its grain, HU / 1000: edges, not noise, are compared."""
+    return np.asarray(ndimage.uniform_filter(image, (1, 5, 5)) / 1000, dtype=np.float32)
 
 
 def _split(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:

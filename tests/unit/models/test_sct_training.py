@@ -13,7 +13,15 @@ from models.sct_infer import body_box
 from models.sct_net import SctNet, SctNetConfig
 from models.training.loop import STATE, Budget, run
 from models.training.sct_adversarial import AdversarialRecipe, CycleGan, Pix2Pix, restacked
-from models.training.sct_anchor import Anchor, body_quantiles, edge_loss, tie_loss
+from models.training.sct_anchor import (
+    QUANTILES,
+    Anchor,
+    Levels,
+    body_quantiles,
+    edge_loss,
+    scattered,
+    tie_loss,
+)
 from models.training.sct_data import HELD_OUT, Ct, calibrated, phantom, read_nifti
 from models.training.sct_pairs import (
     Pair,
@@ -25,7 +33,7 @@ from models.training.sct_pairs import (
     training_pair,
 )
 from models.training.sct_sampling import PairSampler
-from models.training.sct_site import Order, histogram_distance, train_site
+from models.training.sct_site import Order, choose, histogram_distance, train_site
 from models.training.sct_tasks import Recipe, Supervised, tissue_difference
 
 TINY = SctNetConfig(channels=(8, 8, 8, 8), head=2, refine=4)
@@ -221,6 +229,48 @@ def test_a_fat_patch_is_no_other_level_once_the_others_are_remembered(pairs):
         anchor.remember(values, body)
 
     assert anchor(fat, there).item() < 0.5 * alone
+
+
+def test_levels_move_each_tissue_by_what_it_is_off():
+    """Fat that reads 40 HU too high and muscle 10 too low come back; beyond them all alike."""
+    goal = torch.linspace(-0.12, 0.08, QUANTILES)
+    source = torch.linspace(-0.08, 0.07, QUANTILES)
+    image = torch.tensor([-0.08, 0.07, -0.005, -1.0, 1.2])[None, None, None]
+
+    moved = Levels(source, goal)(image).flatten()
+
+    assert moved.numpy() == pytest.approx([-0.12, 0.08, -0.02, -1.04, 1.21], abs=1e-4)
+
+
+def test_the_grain_of_neighbouring_slices_is_another():
+    grain = torch.randn(3, 1, 16, 16)
+
+    slices = scattered(grain, 5)
+
+    assert torch.equal(slices[:, :1], grain)
+    flat = slices.transpose(0, 1).flatten(1)
+    others = torch.corrcoef(flat) - torch.eye(5)
+    assert others.abs().max() < 0.3
+    assert flat.std(1).numpy() == pytest.approx([float(grain.std())] * 5, rel=1e-4)
+
+
+def test_the_nearest_histogram_that_keeps_the_edges_is_chosen(pairs):
+    """One generator reads 30 HU too low, one is right, one is right but shows no edges."""
+    fake = [replace(p, cbct=p.ct) for p in pairs[:2]]
+
+    class Shifted(SctNet):
+        by, blur = 0.0, 0
+
+        def forward(self, x):
+            made = x[:, 2:3] + self.by
+            return torch.nn.functional.avg_pool2d(made, 9, 1, 4) if self.blur else made
+
+    start, low, right, blurred = (Shifted(TINY) for _ in range(4))
+    start.by, low.by, blurred.blur = -0.05, -0.03, 1
+
+    assert choose(start, [low, right, blurred], fake, pairs) is right
+    with pytest.raises(ValueError, match="keep the start"):
+        choose(right, [low], fake, pairs)
 
 
 def test_the_tie_holds_level_and_shape_and_not_the_grain():
