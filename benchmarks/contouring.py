@@ -19,8 +19,7 @@ import numpy as np
 from demo import dicom
 from demo.elements import Case
 from demo.grid import centered_grid
-from models.organs import segment
-from models.pack import PACKS, load_pack
+from models.organs import answer
 from models.phantom import thorax
 from models.phantom_sites import patient
 from node.worker import process_folder
@@ -88,13 +87,12 @@ def whole_case(slices: int, folder: Path) -> None:
 
 
 def network_alone(slices: int) -> None:
-    """Print what the sliding network costs on `slices` of 512 x 512, and its memory."""
-    _, (network,) = installed(PACK)
-    frame = load_pack(PACKS / PACK).manifest.frame
+    """Print what the sliding networks cost on `slices` of 512 x 512, and its memory."""
+    pack, networks = installed(PACK)
     hu = np.full((slices, 512, 512), -1024, np.int16)
     hu[:, 130:390, 130:390] = 30
     cpu, before = time.process_time(), memory_mib()
-    for _ in segment(hu, (1.0, 0.975, 0.975), network, frame):
+    for _ in answer(hu, (1.0, 0.975, 0.975), networks, pack.manifest.frames).slices():
         pass
     print(f"network over {slices} slices of 512x512 of 1 mm: {time.process_time() - cpu:.1f} "
           f"CPU s, {memory_mib() - before:.0f} MiB above the image "

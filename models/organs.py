@@ -47,10 +47,57 @@ class OrganSlice:
     """Shape (classes, rows, columns), sums to 1 over classes."""
 
 
-def segment(
-    hu: NDArray[Any], spacing: tuple[float, float, float], network: Network, frame: Frame
-) -> Iterator[OrganSlice]:
-    """Yield the class probabilities of every CT slice, in order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What networks say together, on their own voxels."""
+
+    mean: NDArray[np.float32]
+    """Class probabilities averaged over the networks, shape (slices, classes, rows, columns)."""
+    labels: tuple[NDArray[np.uint16], ...]
+    """The likeliest class for each network, shape (slices, rows, columns)."""
+    count: int
+    """Slices of the CT."""
+    axes: tuple["_Axis", "_Axis"]
+
+    def slices(self) -> Iterator[OrganSlice]:
+        """Yield the class probabilities of every CT slice, in order."""
+        spread = (len(self.mean) - 1) / (self.count - 1) if self.count > 1 else 0.0
+        rows, columns = self.axes
+        for index in range(self.count):
+            coarse = _between(self.mean, index * spread)
+            fine = _enlarged(coarse, rows.up, columns.up)
+            fine[0] += 1.0 - fine.sum(axis=0)  # outside the field everything is background
+            yield OrganSlice(
+                index=index, rows=rows.extent, columns=columns.extent, probabilities=fine
+            )
+
+    def agreement(self) -> dict[int, float]:
+        """Return for each class but the background the lowest Dice of two networks.
+
+        Empty where there is one network; 1 where none of two found the class.
+        """
+        sizes = [np.bincount(found.ravel(), minlength=self.mean.shape[1]) for found in self.labels]
+        lowest: dict[int, float] = {}
+        for a, b in itertools.combinations(range(len(self.labels)), 2):
+            same = self.labels[a][self.labels[a] == self.labels[b]]
+            both = np.bincount(same, minlength=self.mean.shape[1])
+            for label in range(1, self.mean.shape[1]):
+                size = sizes[a][label] + sizes[b][label]
+                dice = 2 * float(both[label]) / float(size) if size else 1.0
+                lowest[label] = min(lowest.get(label, 1.0), dice)
+        return lowest
+
+
+def answer(
+    hu: NDArray[Any],
+    spacing: tuple[float, float, float],
+    networks: Sequence[Network],
+    frames: Sequence[Frame],
+) -> Answer:
+    """Run networks over a CT and average what they say.
+
+    The average is taken on the networks' voxels, before it is brought to the CT's: that is the
+    dear part, and it is paid once.
 
     Parameters
     ----------
@@ -58,27 +105,35 @@ def segment(
         CT with everything outside the body at air (-1024 HU), as the training data has it.
     spacing : tuple of float
         Millimeters between slices, rows and columns.
-    network : callable
+    networks : sequence of callable
         See `Network`.
-    frame : Frame
-        What the network was trained to see.
+    frames : sequence of Frame
+        What each network was trained to see: one voxel size, fields around one middle
+        (`models.pack.Manifest` holds to both).
     """
-    count = hu.shape[0]
-    positions = _slice_positions(count, spacing[0], frame.voxel_mm[0])
-    axes = _in_plane(hu, spacing, frame)
+    first = frames[0]
+    positions = _slice_positions(hu.shape[0], spacing[0], first.voxel_mm[0])
+    axes = _in_plane(hu, spacing, frames)
     small = np.empty((len(positions), *(axis.down.shape[0] for axis in axes)), np.float32)
     for k, position in enumerate(positions):
         plane = _between(hu, position) - np.float32(AIR_HU)  # beyond the image lies air
         small[k] = (axes[1].down @ (axes[0].down @ plane).T).T + np.float32(AIR_HU)
-    answers = slide(small, network, frame)
-    spread = (len(positions) - 1) / (count - 1) if count > 1 else 0.0
-    for index in range(count):
-        coarse = _between(answers, index * spread)
-        fine = _enlarged(coarse, axes[0].up, axes[1].up)
-        fine[0] += 1.0 - fine.sum(axis=0)  # outside the field everything is background
-        yield OrganSlice(
-            index=index, rows=axes[0].extent, columns=axes[1].extent, probabilities=fine
-        )
+    mean: NDArray[np.float32] | None = None
+    labels = []
+    for network, frame in zip(networks, frames, strict=True):
+        at = _field(small.shape, frame)
+        found = slide(small[at], network, frame)
+        if mean is None:
+            mean = np.zeros((len(small), found.shape[1], *small.shape[1:]), np.float32)
+        mean[:, :, at[1], at[2]] += found
+        mean[:, 0] += 1.0
+        mean[:, 0, at[1], at[2]] -= 1.0  # beyond a network's field it says background
+        label = np.zeros(small.shape, np.uint16)
+        label[at] = found.argmax(axis=1)
+        labels.append(label)
+    assert mean is not None  # noqa: S101 (there is a network)
+    mean /= np.float32(len(labels))
+    return Answer(mean=mean, labels=tuple(labels), count=hu.shape[0], axes=axes)
 
 
 def slide(hu: NDArray[np.float32], network: Network, frame: Frame) -> NDArray[np.float32]:
@@ -106,10 +161,10 @@ def slide(hu: NDArray[np.float32], network: Network, frame: Frame) -> NDArray[np
     for first in range(0, len(corners), batch):
         chosen = corners[first : first + batch]
         seen = np.stack([_window(hu, corner, frame) for corner in chosen])
-        answer = _softmax(network(network_input(seen, frame)))
+        found = _softmax(network(network_input(seen, frame)))
         if blended is None:
-            blended = np.zeros((len(hu), answer.shape[1], *hu.shape[1:]), np.float32)
-        for corner, part in zip(chosen, answer, strict=True):
+            blended = np.zeros((len(hu), found.shape[1], *hu.shape[1:]), np.float32)
+        for corner, part in zip(chosen, found, strict=True):
             volume = part[None] if frame.dimensions == FLAT else np.moveaxis(part, 0, 1)
             z, y, x = (slice(c, c + w) for c, w in zip(corner, frame.patch, strict=True))
             blended[z, :, y, x] += volume * weight
@@ -127,21 +182,31 @@ def _margin(size: int, window: int) -> tuple[int, int]:
 
 
 def _in_plane(
-    hu: NDArray[Any], spacing: tuple[float, float, float], frame: Frame
+    hu: NDArray[Any], spacing: tuple[float, float, float], frames: Sequence[Frame]
 ) -> tuple["_Axis", "_Axis"]:
-    """Return the way to the network's rows and columns: about the body, or over the image."""
-    middle, fields = body_centre(hu), frame.field
-    if fields is None:
+    """Return the way to the networks' rows and columns: about the body, or over the image."""
+    middle, voxel = body_centre(hu), frames[0].voxel_mm
+    fields = [frame.field for frame in frames if frame.field is not None]
+    if fields:
+        rows, columns = (max(field[a] for field in fields) for a in (0, 1))
+    else:
         middle = ((hu.shape[1] - 1) / 2, (hu.shape[2] - 1) / 2)
-        fields = (
-            int(np.ceil(hu.shape[1] * spacing[1] / frame.voxel_mm[1])),
-            int(np.ceil(hu.shape[2] * spacing[2] / frame.voxel_mm[2])),
-        )
-    rows, columns = (
-        _Axis.around(middle[a], hu.shape[a + 1], spacing[a + 1], frame.voxel_mm[a + 1], fields[a])
-        for a in (0, 1)
+        rows, columns = (int(np.ceil(hu.shape[a] * spacing[a] / voxel[a])) for a in (1, 2))
+    return (
+        _Axis.around(middle[0], hu.shape[1], spacing[1], voxel[1], rows),
+        _Axis.around(middle[1], hu.shape[2], spacing[2], voxel[2], columns),
     )
-    return rows, columns
+
+
+def _field(shape: tuple[int, ...], frame: Frame) -> tuple[slice, slice, slice]:
+    """Return where the field of one network lies in the largest of all."""
+    if frame.field is None:
+        return slice(None), slice(None), slice(None)
+    rows, columns = (
+        slice((have - want) // 2, (have - want) // 2 + want)
+        for have, want in zip(shape[1:], frame.field, strict=True)
+    )
+    return slice(None), rows, columns
 
 
 def _window(hu: NDArray[np.float32], corner: tuple[int, ...], frame: Frame) -> NDArray[np.float32]:

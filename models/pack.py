@@ -5,7 +5,7 @@ One format for all pipelines::
     model.json          manifest: what it is, what it takes and gives, licence, measured accuracy
     weights.onnx        what the node runs on a CPU
     weights.safetensors the same weights for torch: training, GPU, reference result
-    weights-2.onnx ...  further trainings of the same network, where the manifest says so
+    weights-2.onnx ...  further trained networks to be averaged, where the manifest says so
     test/input.npz      a small input
     test/expected.npz   what torch answered to it
     CARD.md             for people
@@ -20,7 +20,15 @@ from typing import Annotated, Any, Final, Generic, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import TypeVar, override
 
 from models.window import Frame
@@ -107,7 +115,22 @@ class Manifest(PackManifest):
     """Slice spacings seen in training."""
     outputs: tuple[Output, ...]
     members: PositiveInt = 1
-    """Trainings of the same network, whose answers are averaged."""
+    """Trained networks, whose answers are averaged."""
+    other_frames: tuple[Frame, ...] = ()
+    """What the second and further members see; empty: what the first does."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Manifest":
+        if self.other_frames and len(self.other_frames) != self.members - 1:
+            raise ValueError("other_frames must name every member but the first")
+        if not all(_same_grid(self.frame, other) for other in self.other_frames):
+            raise ValueError("the members of a pack must see the same voxels")
+        return self
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """Return what each member sees."""
+        return (self.frame, *(self.other_frames or (self.frame,) * (self.members - 1)))
 
 
 class InputContract(_Part):
@@ -208,6 +231,15 @@ def load_pack(folder: Path, kind: type[PackManifest] = Manifest) -> Pack[Any]:
     return Pack(folder=root, manifest=manifest, sha256=hashlib.sha256(text).hexdigest())
 
 
+def _same_grid(a: Frame, b: Frame) -> bool:
+    """Return whether the voxels of two frames lie in the same places, whatever their fields."""
+    if (a.voxel_mm, a.axes) != (b.voxel_mm, b.axes) or (a.scaling is None) != (b.scaling is None):
+        return False
+    if a.field is None or b.field is None:
+        return a.field == b.field
+    return all((x - y) % 2 == 0 for x, y in zip(a.field, b.field, strict=True))
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
@@ -223,8 +255,12 @@ def member_file(name: str, member: int) -> str:
 def self_test_vectors(
     pack: Pack[M], member: int = 1
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the input (N, channels, row, column) and every fourth row and column of the logits."""
+    """Return the input (N, channels, row, column) and every fourth row and column of the logits.
+
+    Members that see the same are given the same input.
+    """
     with np.load(pack.folder / "test/input.npz") as given:
-        batch = given["batch"].astype(np.float32)
+        own = member_file("batch", member)
+        batch = given[own if own in given else "batch"].astype(np.float32)
     with np.load(pack.folder / "test/expected.npz") as expected:
         return batch, expected[member_file("logits", member)].astype(np.float32)

@@ -58,7 +58,8 @@ def main() -> None:
     for name, mode, gan in CONTESTANTS:
         recipe = Recipe(mode=mode, gan=gan, seed=args.seed)
         task = trained(seen, recipe, args.cpu_minutes)
-        scores = summary(score_all(unseen, torch_network(task.average), recipe.frame, ORGANS))
+        network = torch_network(task.average)
+        scores = summary(score_all(unseen, [network], [recipe.frame], ORGANS))
         table[name] = {"steps": task.steps, "cpu_minutes": args.cpu_minutes, "organs": scores}
         (args.out / "comparison.json").write_text(json.dumps(table, indent=1) + "\n")
         print(name, task.steps, {o: s["dice"] for o, s in scores.items()}, flush=True)

@@ -71,7 +71,7 @@ def main() -> None:
         Budget(minutes=args.minutes),
         lambda line: print(line, flush=True),
     )
-    table = summary(score_all(unseen, torch_network(net), recipe.frame, ORGANS))
+    table = summary(score_all(unseen, [torch_network(net)], [recipe.frame], ORGANS))
     for organ, row in table.items():
         print(organ, row)
     (args.out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n")

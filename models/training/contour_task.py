@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.training.contour_loss import marginal_loss
 from models.training.contour_recipe import Recipe
 from models.training.contour_sampling import Batch, Sampler
+from models.training.muon import Muon
 from models.unet import CONVOLUTION, MEMORY, UNet
 
 WIDTHS: Final = (16, 32, 64)
@@ -53,14 +54,17 @@ class ContourTask:
         self.net = UNet(config)
         self.average = copy.deepcopy(self.net).requires_grad_(requires_grad=False).eval()
         self.networks: dict[str, nn.Module] = {"net": self.net, "average": self.average}
+        kernels, others = kernels_of(self.net)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            "net-optimizer": self._optimizer(self.net)
+            "net-kernels": Muon(kernels, lr=recipe.learning_rate),
+            "net-others": self._adamw(others),
         }
         self.judge: Judge | None = None
         if recipe.gan:
             self.judge = Judge(config.dimensions, config.inputs + config.classes)
             self.networks["judge"] = self.judge
-            self.optimizers = {**self.optimizers, "judge-optimizer": self._optimizer(self.judge)}
+            optimizer = self._adamw(list(self.judge.parameters()))
+            self.optimizers = {**self.optimizers, "judge-optimizer": optimizer}
         self.steps = 0
 
     def step(self, rate: float, share: float) -> dict[str, float]:
@@ -82,7 +86,7 @@ class ContourTask:
             adversarial = (persuaded - 1).square().mean()
             losses["adversarial"] = float(adversarial.item())
             loss = loss + self.recipe.adversarial * adversarial
-        self._learn(self.net, "net-optimizer", loss)
+        self._learn(self.net, ("net-kernels", "net-others"), loss)
         self.steps += 1
         follow(self.average, self.net, min(self.recipe.ema, self.steps / (9 + self.steps)))
         return losses
@@ -94,7 +98,7 @@ class ContourTask:
         right = self._verdict(judge, image, true, batch)
         wrong = self._verdict(judge, image, shown, batch)
         loss = 0.5 * ((right - 1).square().mean() + wrong.square().mean())
-        self._learn(judge, "judge-optimizer", loss)
+        self._learn(judge, ("judge-optimizer",), loss)
         return float(loss.item())
 
     def _verdict(self, judge: Judge, image: Tensor, contours: Tensor, batch: Batch) -> Tensor:
@@ -107,18 +111,28 @@ class ContourTask:
             verdict = judge(image, shown.contiguous(memory_format=self.memory))
         return verdict.float()
 
-    def _learn(self, network: nn.Module, optimizer: str, loss: Tensor) -> None:
-        self.optimizers[optimizer].zero_grad(set_to_none=True)
+    def _learn(self, network: nn.Module, optimizers: tuple[str, ...], loss: Tensor) -> None:
+        for name in optimizers:
+            self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), self.recipe.clip_norm)
-        self.optimizers[optimizer].step()
+        for name in optimizers:
+            self.optimizers[name].step()
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def _adamw(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            network.parameters(),
-            lr=self.recipe.learning_rate,
-            weight_decay=self.recipe.weight_decay,
+            weights, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
         )
+
+
+def kernels_of(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the convolution kernels inside a network, and its other weights.
+
+    The head counts among the others: its rows are classes, which need not change alike.
+    """
+    named = dict(network.named_parameters())
+    inside = [n for n, w in named.items() if w.dim() > 1 and not n.startswith("head.")]
+    return [named[n] for n in inside], [w for n, w in named.items() if n not in inside]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.metrics import added_path_mm, agreement
-from models.organs import Network, segment, without_crumbs
+from models.organs import Answer, Network, answer, without_crumbs
 from models.training.cases import Case, components_of
 from models.unet import MEMORY, UNet
 from models.window import Frame
@@ -35,15 +35,20 @@ def torch_network(net: UNet) -> Network:
     return network
 
 
-def contour(case: Case, network: Network, frame: Frame) -> NDArray[np.uint8]:
-    """Return the likeliest class of every voxel of a patient's own grid."""
-    answer = np.zeros(case.labels.shape, np.uint8)
-    for part in segment(case.hu, case.spacing, network, frame):
-        answer[part.index, part.rows, part.columns] = part.probabilities.argmax(axis=0)
-    return answer
+def contour(case: Case, networks: Sequence[Network], frames: Sequence[Frame]) -> NDArray[np.uint8]:
+    """Return the likeliest class of every voxel of a patient's own grid, for networks together."""
+    return classes(answer(case.hu, case.spacing, networks, frames), case.labels.shape)
 
 
-def score(case: Case, answer: NDArray[np.uint8], organs: Sequence[str]) -> dict[str, Score]:
+def classes(said: Answer, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the likeliest class of every voxel of a CT of `shape`."""
+    found = np.zeros(shape, np.uint8)
+    for part in said.slices():
+        found[part.index, part.rows, part.columns] = part.probabilities.argmax(axis=0)
+    return found
+
+
+def score(case: Case, found: NDArray[np.uint8], organs: Sequence[str]) -> dict[str, Score]:
     """Return organ -> measures for every organ that was drawn."""
     scores = {}
     for label in case.drawn:
@@ -51,7 +56,7 @@ def score(case: Case, answer: NDArray[np.uint8], organs: Sequence[str]) -> dict[
         if not truth.any():
             continue
         organ = organs[label - 1]
-        mine = without_crumbs(answer == label, components_of(organ))
+        mine = without_crumbs(found == label, components_of(organ))
         extent = truth.any(axis=(1, 2))[:, None, None]
         whole = agreement(mine, truth, case.spacing)
         inside = agreement(mine & extent, truth, case.spacing)
@@ -66,12 +71,15 @@ def score(case: Case, answer: NDArray[np.uint8], organs: Sequence[str]) -> dict[
 
 
 def score_all(
-    cases: Iterable[Case], network: Network, frame: Frame, organs: Sequence[str]
+    cases: Iterable[Case],
+    networks: Sequence[Network],
+    frames: Sequence[Frame],
+    organs: Sequence[str],
 ) -> dict[str, list[Score]]:
     """Return organ -> the measures of each patient in whom it was drawn."""
     scores: dict[str, list[Score]] = {organ: [] for organ in organs}
     for case in cases:
-        for organ, row in score(case, contour(case, network, frame), organs).items():
+        for organ, row in score(case, contour(case, networks, frames), organs).items():
             scores[organ].append(row)
     return scores
 

@@ -1,15 +1,19 @@
 """Turn trained contouring weights into a model pack: export, compare, self-test, manifest, card.
 
     python -m models.training.pack_contour --archive ../shared/data/train_openkbp.tar
-        --run build/hn --out models/packs/headneck-openkbp
+        --run build/hn --also build/headneck-openkbp-1.0 --out models/packs/headneck-openkbp
 
-Needs the ``onnx`` package besides the node's own. The self-test input is made of random numbers:
-no patient data enters a pack.
+The networks of further packs (``--also``) are taken over and averaged with the trained one. Then
+the pack is scored as it is, by ONNX Runtime, on the patients that are held out for ever. Needs the
+``onnx`` package besides the node's own where another pack is taken over. The self-test input is
+made of random numbers: no patient data enters a pack.
+
+Kernels are stored as float16 and computed with as float32: half the size, and a difference far
+below what a change of the processor makes.
 """
 
 import argparse
 import json
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +23,24 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from models.engine import OnnxNetwork
-from models.pack import MANIFEST, TEST_STEP, DataSource, Manifest, Output, PackFile, file_sha256
+from models.pack import (
+    MANIFEST,
+    TEST_STEP,
+    DataSource,
+    Manifest,
+    Output,
+    Pack,
+    PackFile,
+    file_sha256,
+    load_pack,
+    member_file,
+    self_test_vectors,
+)
 from models.training.cases import Case, components_of
 from models.training.evaluate_contour import Score
 from models.training.openkbp import held_out, read_cases
@@ -31,13 +49,10 @@ from models.window import FLAT, Frame
 
 AGREEMENT: Final = 1e-3
 """Largest allowed difference of a logit between torch and ONNX Runtime."""
-FILES: Final = (
-    "CARD.md",
-    "test/expected.npz",
-    "test/input.npz",
-    "weights.onnx",
-    "weights.safetensors",
-)
+HALF_AGREEMENT: Final = 0.01
+"""The same for a network of another pack, whose kernels are stored as float16 from now on."""
+LARGE: Final = 1024
+"""Numbers from which an array is stored as float16: kernels, but no statistics or biases."""
 COLUMNS: Final = (
     ("dice", "Dice mean", 3),
     ("dice_median", "median", 3),
@@ -72,6 +87,7 @@ def build_pack(
     described: Description,
     cases: Sequence[Case],
     metrics: Mapping[str, Score],
+    also: Sequence[Path] = (),
 ) -> Path:
     """Write the pack of a training run (`models.training.contour`); return its folder.
 
@@ -86,11 +102,13 @@ def build_pack(
         Whom the network was trained on: plausible volumes and slice spacings come from them.
     metrics : mapping
         Organ -> measures on patients that were not trained on.
+    also : sequence of Path
+        Packs of the same organs, whose first networks are averaged with this one.
 
     Raises
     ------
     ValueError
-        If ONNX Runtime answers differently from torch.
+        If ONNX Runtime answers differently from torch, or a pack in `also` has other organs.
     """
     (out / "test").mkdir(parents=True, exist_ok=True)
     training = json.loads((run / "training.json").read_text())
@@ -98,11 +116,14 @@ def build_pack(
     volumes_ml = plausible_volumes(cases, organs)
     spacings = [case.spacing[0] for case in cases]
     frame = Frame.model_validate(training["frame"])
-    net = load_net(run)
-    shutil.copyfile(run / "weights.safetensors", out / "weights.safetensors")
-    difference = export(net, frame, out)
+    others = [load_pack(folder) for folder in also]
     training = {k: v for k, v in training.items() if k not in ("frame", "organs")}
-    training |= {"onnx_difference": difference}
+    training |= {"onnx_difference": _write_members(load_net(run), frame, others, organs, out)}
+    if others:
+        training["averaged_with"] = [
+            {"pack": other.label, "sha256": other.sha256, **other.manifest.training}
+            for other in others
+        ]
     (out / "CARD.md").write_text(card(described, training, metrics))
     manifest = Manifest(
         schema_version=1,
@@ -122,6 +143,8 @@ def build_pack(
             )
             for index, organ in enumerate(organs, start=1)
         ),
+        members=1 + len(others),
+        other_frames=tuple(other.manifest.frame for other in others),
         weights_licence=described.weights_licence,
         data=described.data,
         intended_use=f"research: draft contours on {described.body_region} planning CT",
@@ -130,11 +153,20 @@ def build_pack(
         training=training,
         files=tuple(
             PackFile(path=n, bytes=(out / n).stat().st_size, sha256=file_sha256(out / n))
-            for n in FILES
+            for n in _files(1 + len(others))
         ),
     )
     (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
     return out
+
+
+def _files(members: int) -> list[str]:
+    weights = [
+        member_file(name, n)
+        for n in range(1, members + 1)
+        for name in ("weights.onnx", "weights.safetensors")
+    ]
+    return ["CARD.md", "test/expected.npz", "test/input.npz", *weights]
 
 
 def load_net(run: Path) -> UNet:
@@ -161,30 +193,103 @@ def plausible_volumes(
     }
 
 
-def export(net: UNet, frame: Frame, out: Path) -> float:
-    """Write ONNX weights and the self-test; return the largest logit difference to torch."""
-    batch = _test_input(net.config.inputs, frame)
+def _write_members(
+    net: UNet, frame: Frame, others: Sequence[Pack], organs: Sequence[str], out: Path
+) -> float:
+    """Write the weights of all members and their self-test; return the largest difference."""
+    save_file(halved(net.state_dict()), out / "weights.safetensors")
+    batch, logits = _test_input(net.config.inputs, frame), "logits"
+    expected, difference = export(net, batch, out / "weights.onnx")
+    given, answers = {"batch": batch.astype(np.float16)}, {logits: expected}
+    for n, other in enumerate(others, start=2):
+        if [o.name for o in other.manifest.outputs] != list(organs):
+            raise ValueError(f"{other.label} has other organs, or another order of them")
+        batch, answer = self_test_vectors(other)
+        weights = out / member_file("weights.onnx", n)
+        _halve_onnx(other.folder / "weights.onnx", weights)
+        kept = load_file(other.folder / "weights.safetensors")
+        save_file(halved(kept), out / member_file("weights.safetensors", n))
+        said = OnnxNetwork(weights, 1)(batch)[..., ::TEST_STEP, ::TEST_STEP]
+        off = float(np.abs(said - answer).max())
+        if not off <= HALF_AGREEMENT:
+            raise ValueError(f"{other.label} with kernels of float16 is off by {off}")
+        difference = max(difference, off)
+        given[member_file("batch", n)] = batch.astype(np.float16)
+        answers[member_file(logits, n)] = answer
+    np.savez_compressed(out / "test/input.npz", allow_pickle=False, **given)
+    np.savez_compressed(out / "test/expected.npz", allow_pickle=False, **answers)
+    return difference
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with large arrays as float16."""
+    return {
+        name: (w.half() if w.is_floating_point() and w.numel() >= LARGE else w).contiguous()
+        for name, w in state.items()
+    }
+
+
+class _Widened(nn.Module):
+    """A kernel that is stored as float16 and computed with as float32."""
+
+    def forward(self, kernel: Tensor) -> Tensor:
+        return kernel.float()
+
+
+def export(net: UNet, batch: NDArray[np.float32], path: Path) -> tuple[NDArray[np.float32], float]:
+    """Write ONNX weights; return every fourth row and column that torch answers, and the error.
+
+    The error is the largest difference of a logit between ONNX Runtime and torch. The network is
+    changed: its kernels are float16 afterwards.
+    """
+    net.load_state_dict(halved(net.state_dict()))
     given = torch.from_numpy(batch)
+    with torch.inference_mode():
+        expected = net(given).numpy()
+    net.to(memory_format=torch.contiguous_format)
+    for module in net.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.numel() >= LARGE:
+            module.weight = nn.Parameter(weight.detach().half())
+            register_parametrization(module, "weight", _Widened(), unsafe=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own notices about its successor
         torch.onnx.export(
-            net.to(memory_format=torch.contiguous_format),
+            net,
             (given,),
-            str(out / "weights.onnx"),
+            str(path),
             input_names=["batch"],
             output_names=["logits"],
             dynamic_axes={"batch": {0: "n"}, "logits": {0: "n"}},
             opset_version=17,
+            do_constant_folding=False,
             dynamo=False,
         )
-    with torch.inference_mode():
-        expected = net(given).numpy()
-    difference = float(np.abs(OnnxNetwork(out / "weights.onnx", 1)(batch) - expected).max())
+    difference = float(np.abs(OnnxNetwork(path, 1)(batch) - expected).max())
     if not difference <= AGREEMENT:
         raise ValueError(f"ONNX differs from torch by {difference}")
-    np.savez_compressed(out / "test/input.npz", batch=batch.astype(np.float16))
-    np.savez_compressed(out / "test/expected.npz", logits=expected[..., ::TEST_STEP, ::TEST_STEP])
-    return difference
+    return expected[..., ::TEST_STEP, ::TEST_STEP], difference
+
+
+def _halve_onnx(source: Path, to: Path) -> None:
+    """Copy an ONNX network with its kernels stored as float16 and cast where they are used."""
+    import onnx  # noqa: PLC0415 (only where another pack is taken over)
+    from onnx import numpy_helper  # noqa: PLC0415
+
+    model = onnx.load(str(source))
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= LARGE:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+            casts.append(
+                onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT)
+            )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(to))
 
 
 def _test_input(channels: int, frame: Frame) -> NDArray[np.float32]:

@@ -6,8 +6,6 @@ from the DICOM axes alone and never from what the image looks like. Oblique seri
 `MAX_TILT_DEG` are not contoured.
 """
 
-import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import load_members
-from models.organs import LEVEL, Network, segment, without_crumbs
+from models.organs import LEVEL, Network, answer, without_crumbs
 from models.pack import PACKS, Manifest, Output, Pack, PackRefused, load_pack
 from models.window import Toward
 from pipelines.api import InputRejected, ModelUnavailable
@@ -146,7 +144,8 @@ class Organs:
     """TG-263 name -> field on the image's grid; its 0.5 level is where the organ becomes likelier
     than anything else. Crumbs are removed as the pack says. Organs not found are not in it."""
     agreement: dict[str, float]
-    """TG-263 name -> lowest Dice of two trainings with each other; empty where there is one."""
+    """TG-263 name -> lowest Dice of two networks with each other, on their own voxels; empty where
+    there is one."""
 
 
 def find_organs(
@@ -169,7 +168,7 @@ def find_organs(
     directions : ndarray, shape (3, 3)
         See `turn_of`.
     networks
-        One or several trainings; their probabilities are averaged.
+        One or several; their probabilities are averaged.
     """
     frame = manifest.frame
     turn = turn_of(directions, frame.axes)
@@ -177,15 +176,13 @@ def find_organs(
     seen = np.ascontiguousarray(turn.there(shown))
     steps = (spacing[turn.order[0]], spacing[turn.order[1]], spacing[turn.order[2]])
     fields = {o.name: np.zeros(seen.shape, np.float32) for o in manifest.outputs}
-    votes = _Votes(len(networks))
-    for parts in zip(*(segment(seen, steps, n, frame) for n in networks), strict=True):
-        at = (parts[0].index, parts[0].rows, parts[0].columns)
-        mean = sum(part.probabilities for part in parts) / np.float32(len(parts))
-        ranked = np.partition(mean, -2, axis=0)
+    said = answer(seen, steps, networks, manifest.frames)
+    for part in said.slices():
+        at = (part.index, part.rows, part.columns)
+        ranked = np.partition(part.probabilities, -2, axis=0)
         best, second = ranked[-1], ranked[-2]
-        votes.add([part.probabilities for part in parts], manifest)
         for output in manifest.outputs:
-            mine = mean[output.index]
+            mine = part.probabilities[output.index]
             rival = np.where(mine >= best, second, best)
             fields[output.name][at] = 0.5 + 0.5 * (mine - rival)
     found = {}
@@ -195,34 +192,12 @@ def find_organs(
         if mask.any():
             field[mask & ~without_crumbs(mask, output.components)] = 0.0
             found[output.name] = np.ascontiguousarray(turn.back(field))
-    return Organs(fields=found, agreement={n: d for n, d in votes.lowest().items() if n in found})
-
-
-class _Votes:
-    """Counts on how many voxels several trainings agree, slice by slice; no mask is held."""
-
-    def __init__(self, networks: int) -> None:
-        self._pairs = list(itertools.combinations(range(networks), 2))
-        self._both: Counter[tuple[str, int, int]] = Counter()
-        self._sizes: Counter[tuple[str, int]] = Counter()
-
-    def add(self, answers: Sequence[NDArray[np.float32]], manifest: Manifest) -> None:
-        """Count one slice: class probabilities of each training."""
-        if not self._pairs:
-            return
-        labels = [answer.argmax(axis=0) for answer in answers]
-        for output in manifest.outputs:
-            masks = [label == output.index for label in labels]
-            for n, mask in enumerate(masks):
-                self._sizes[output.name, n] += int(np.count_nonzero(mask))
-            for a, b in self._pairs:
-                self._both[output.name, a, b] += int(np.count_nonzero(masks[a] & masks[b]))
-
-    def lowest(self) -> dict[str, float]:
-        """Return for each organ the lowest Dice of a pair."""
-        found: dict[str, float] = {}
-        for (name, a, b), both in self._both.items():
-            size = self._sizes[name, a] + self._sizes[name, b]
-            dice = 2 * both / size if size else 1.0
-            found[name] = min(found.get(name, 1.0), dice)
-        return found
+    agreement = said.agreement()
+    return Organs(
+        fields=found,
+        agreement={
+            o.name: agreement[o.index]
+            for o in manifest.outputs
+            if o.index in agreement and o.name in found
+        },
+    )

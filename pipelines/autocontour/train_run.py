@@ -146,7 +146,7 @@ def _score(
     network = torch_network(net)
     rows = []
     for case in unseen:
-        answer = contour(case, network, order.recipe.frame)
+        answer = contour(case, [network], [order.recipe.frame])
         rows.append((case, score(case, answer, organs)))
         if len(pictures) < PICTURES:
             pictures.append(_sample(case, answer, organs, order.out, len(pictures) + 1))

@@ -8,15 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.engine import load_members
 from models.metrics import added_path_mm
+from models.organs import answer
+from models.pack import load_pack
 from models.training.cases import Case, folds
 from models.training.contour import train_network
 from models.training.contour_loss import marginal_loss
-from models.training.contour_recipe import Recipe
+from models.training.contour_recipe import DESIGNS, Recipe
 from models.training.contour_sampling import Sampler, other_sides
 from models.training.evaluate_contour import score, summary
 from models.training.loop import Budget
 from models.training.openkbp import ORGANS, _check_orientation, held_out
+from models.training.pack_contour import HEAD_AND_NECK, build_pack
 
 STILL = {"noise_hu": 0.0, "offset_hu": 0.0, "gain": 0.0, "rotation_rad": 0.0, "tilt_rad": 0.0,
          "scale": 0.0, "anisotropy": 0.0, "shift_mm": 0.0}  # fmt: skip
@@ -174,6 +178,44 @@ def test_a_missed_organ_counts_as_nothing_found_and_has_no_distance():
     assert table["Larynx"]["dice"] == 0.5
     assert table["Larynx"]["missed"] == 1
     assert table["Larynx"]["hd95_mm"] == 0
+
+
+def smaller(mode: str, monkeypatch) -> Recipe:
+    """Return a recipe whose network is tiny."""
+    patch = (1, 32, 32) if mode == "2.5d" else (16, 32, 32)
+    frame = DESIGNS[mode].frame.model_copy(
+        update={"patch": patch, "field": (32, 32), "voxel_mm": (2.5, 3.9, 3.9)}
+    )
+    small = replace(DESIGNS[mode], frame=frame, channels=(8, 16), batch=1)
+    monkeypatch.setattr("models.training.contour_recipe.DESIGNS", {mode: small})
+    return Recipe(mode=mode)
+
+
+def test_a_pack_takes_over_the_network_of_another_and_is_half_as_large(tmp_path, monkeypatch):
+    """Kernels are stored as float16; both networks pass their self-tests and see their own."""
+    packs = []
+    for mode in ("2.5d", "3d"):
+        recipe = smaller(mode, monkeypatch)
+        train_network([case()], ORGANS, recipe, tmp_path / mode, Budget(steps=2), lambda _: None)
+        packs.append(
+            load_pack(
+                build_pack(tmp_path / mode, tmp_path / f"pack-{mode}", HEAD_AND_NECK, [case()], {},
+                           also=[p.folder for p in packs])
+            )
+        )  # fmt: skip
+
+    flat, both = packs
+    networks = load_members(both, threads=1)
+    said = answer(case().hu, case().spacing, networks, both.manifest.frames)
+
+    assert [frame.dimensions for frame in both.manifest.frames] == [3, 2]
+    assert said.agreement().keys() == set(range(1, 8))
+    name = "weights.safetensors"
+    assert (flat.folder / name).stat().st_size < 0.8 * (tmp_path / "2.5d" / name).stat().st_size
+    with np.load(both.folder / "test/input.npz") as given:
+        assert set(given) == {"batch", "batch-2"}
+    taken = both.manifest.training["averaged_with"]
+    assert [row["sha256"] for row in taken] == [flat.sha256]
 
 
 @pytest.mark.parametrize("gan", [False, True], ids=["U-Net", "GAN"])

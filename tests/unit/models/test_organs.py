@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.organs import segment, slide, without_crumbs
+from models.organs import answer, slide, without_crumbs
 from models.window import WIDE_HU, Frame
 
 FLAT = Frame(
@@ -45,7 +45,7 @@ def test_a_ball_comes_back_where_it_was(shape, spacing, frame):
     hu = np.where(ball, 1000.0, np.where(body, 0.0, -1024.0)).astype(np.float32)
 
     found = np.zeros(shape, bool)
-    for part in segment(hu, spacing, bright_is_class_one, frame):
+    for part in answer(hu, spacing, [bright_is_class_one], [frame]).slices():
         np.testing.assert_allclose(part.probabilities.sum(axis=0), 1.0, atol=1e-5)
         found[part.index, part.rows, part.columns] = part.probabilities[1] > 0.5
 
@@ -95,6 +95,54 @@ def test_the_neighbours_of_the_outermost_slices_are_these_slices_again():
     hu = (seen[0][:, :7, 0, 0] + 1) * 200 - 160
     assert hu[0].round().tolist() == [0, 0, 0, 0, 1, 2, 3]
     assert hu[4].round().tolist() == [1, 2, 3, 4, 4, 4, 4]
+
+
+def says(label: int):
+    """Return a network that calls everything `label`, for sure, and remembers what it was shown."""
+
+    def network(batch: np.ndarray) -> np.ndarray:
+        network.shown.append(batch.shape)
+        logits = np.full((len(batch), 3, *batch.shape[2:]), -20.0, np.float32)
+        logits[:, label] = 20.0
+        return logits
+
+    network.shown = []
+    return network
+
+
+def test_networks_with_fields_of_their_own_are_averaged_where_both_look():
+    """A narrow network says background beyond its field; around one middle the voxels coincide."""
+    narrow = SOLID.model_copy(update={"patch": (16, 48, 32), "field": (80, 48)})
+    wide, small = says(1), says(2)
+
+    said = answer(
+        np.zeros((30, 100, 100), np.float32), (2.5, 3.9, 3.9), [wide, small], [FLAT, narrow]
+    )
+
+    assert wide.shown[0][1:] == (8, 80, 80)
+    assert small.shown[0][1:] == (2, 16, 48, 32)
+    np.testing.assert_allclose(said.mean[:, :, 40, 40].T, np.array([[0, 0.5, 0.5]]).T * [[1] * 30],
+                               atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(said.mean[:, 0, :, :16], 0.5, atol=1e-6)
+    np.testing.assert_allclose(said.mean[:, 2, :, 64:], 0.0, atol=1e-6)
+    assert (said.labels[1][:, :, 16:64] == 2).all()
+    assert not said.labels[1][:, :, :16].any()
+
+
+def test_a_ball_stays_where_it_was_when_networks_of_two_frames_look_for_it():
+    axes = np.meshgrid(*(np.arange(n) * s for n, s in ((40, 2.0), (150, 1.5), (150, 1.5))),
+                       indexing="ij")  # fmt: skip
+    ball = sum((a - c) ** 2 for a, c in zip(axes, (35, 100, 130), strict=True)) < 20**2
+    hu = np.where(ball, 1000.0, 0.0).astype(np.float32)
+    narrow = SOLID.model_copy(update={"patch": (16, 48, 32), "field": (80, 64)})
+
+    said = answer(hu, (2.0, 1.5, 1.5), [bright_is_class_one] * 2, [FLAT, narrow])
+    found = np.zeros(hu.shape, bool)
+    for part in said.slices():
+        found[part.index, part.rows, part.columns] = part.probabilities[1] > 0.5
+
+    assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) > 0.9
+    assert said.agreement() == {1: pytest.approx(1.0, abs=1e-3)}
 
 
 def test_crumbs_go_and_parts_of_an_elongated_organ_stay():

@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from models.engine import load_network
-from models.pack import PACKS, PackRefused, load_pack
+from models.pack import PACKS, Manifest, PackRefused, load_pack
 
 NAME = "headneck-openkbp"
 
@@ -72,3 +73,34 @@ def test_a_network_that_answers_differently_is_refused(pack, monkeypatch):
 
     with pytest.raises(PackRefused, match="self-test"):
         load_network(loaded, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({"field": (80, 64), "patch": (1, 80, 64)}, True),
+        ({"voxel_mm": (2.5, 3.25, 3.25)}, False),
+        ({"field": (80, 63)}, False),
+        ({"axes": ("H", "A", "L")}, False),
+    ],
+)
+def test_networks_are_averaged_only_where_their_voxels_coincide(change, fits):
+    frame = {"dimensions": 2, "voxel_mm": (2.5, 3.9, 3.9), "patch": (1, 80, 80),
+             "field": (80, 80), "offsets": (-1, 0, 1)}  # fmt: skip
+    told = load_pack(PACKS / NAME).manifest.model_dump()
+    told |= {"members": 2, "frame": frame, "other_frames": [frame | change]}
+
+    if fits:
+        assert Manifest.model_validate(told).frames[1].field == (80, 64)
+    else:
+        with pytest.raises(ValidationError, match="same voxels"):
+            Manifest.model_validate(told)
+
+
+def test_a_manifest_names_the_frame_of_every_member_or_of_none():
+    told = load_pack(PACKS / NAME).manifest.model_dump()
+
+    with pytest.raises(ValidationError, match="other_frames"):
+        Manifest.model_validate(told | {"members": 3, "other_frames": [told["frame"]]})
+
+    assert len(Manifest.model_validate(told | {"members": 3, "other_frames": []}).frames) == 3
