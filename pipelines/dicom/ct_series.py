@@ -26,6 +26,7 @@ LOWEST_HU, HIGHEST_HU = -1024, 3071
 SERIES_NUMBER_OFFSET: Final = 9000
 """Added to the source's Series Number, so that both sort together and never collide."""
 COMMENT: Final = "Synthetic CT, not for diagnosis or delineation; validate locally"
+KEPT_COMMENT: Final = "CBCT with its own values, by a rule for its scanner; validate locally"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class SeriesText:
     hu_curve_source: Dataset | None
     """Header whose KVP and StationName are shown, since planning systems choose their
     calibration curve by them; None leaves both empty."""
+    synthetic: bool = True
+    """Whether the values are made; else they are the scanner's own."""
 
 
 def write_ct_series(
@@ -121,9 +124,9 @@ def _describe(
     ds.InstanceNumber = str(k + 1)
     ds.AcquisitionNumber = None
     ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-    ds.SyntheticData = "YES"
+    ds.SyntheticData = "YES" if words.synthetic else "NO"
     ds.DerivationDescription = header.clean_text("ST", words.derivation)
-    ds.ImageComments = COMMENT
+    ds.ImageComments = COMMENT if words.synthetic else KEPT_COMMENT
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "01" if text(origin, "LossyImageCompression") == "01" else "00"
     for keyword, vr in (("AcquisitionDate", "DA"), ("AcquisitionTime", "TM")):

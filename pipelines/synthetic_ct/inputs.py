@@ -21,6 +21,9 @@ ROUND_RATIO: Final = 1.04
 """Long over short axis of a cross-section; below, it is a circle. Patients are above 1.1."""
 EVEN_AREA: Final = 0.02
 """Relative SD of the cross-sections along the stack; below, it is a cylinder."""
+METAL_HU: Final = 2500.0
+"""Above it is no bone."""
+LEAST_METAL_CM3: Final = 0.5
 UNEVEN_MM: Final = 0.01
 """Slice steps that differ more are reported."""
 
@@ -75,6 +78,7 @@ def read_inputs(inputs: Inputs) -> Read:
                 limit=TRUNCATED_CM3,
             )
         )
+    _check_metal(cbct, regions.body, findings)
     planning, prior = _prior(inputs, cbct, regions, findings)
     return Read(
         cbct=cbct, regions=regions, planning=planning, prior=prior, findings=tuple(findings)
@@ -109,6 +113,24 @@ def _check_slices(cbct: CtVolume, findings: list[Finding]) -> None:
                 limit=UNEVEN_MM,
             )
         )
+
+
+def _check_metal(cbct: CtVolume, body: Mask, findings: list[Finding]) -> None:
+    """Warn of metal: no method here mends its streaks, nor what they hide."""
+    metal = float((body & (cbct.hu > METAL_HU)).sum()) * cbct.geometry.voxel_ml
+    if metal < LEAST_METAL_CM3:
+        return
+    findings.append(
+        Finding(
+            code="metal",
+            severity=Severity.WARN,
+            message=f"{metal:.1f} cm3 of the body read above {METAL_HU:.0f} HU: metal; values "
+            "around it are wrong and stay wrong",
+            value=round(metal, 2),
+            unit="cm3",
+            limit=LEAST_METAL_CM3,
+        )
+    )
 
 
 def _diameter(cbct: CtVolume) -> float | None:

@@ -41,6 +41,8 @@ DISAGREEMENT_HU: Final = 40.0
 class Method(StrEnum):
     """How the HU come about."""
 
+    PASSTHROUGH = "passthrough"
+    """The CBCT's own HU: for scanners whose CBCT is CT-grade, by rule."""
     NETWORK = "network"
     HYBRID = "hybrid"
     HISTMATCH = "histmatch"
@@ -132,6 +134,8 @@ def run_chain(scene: Scene, methods: tuple[Method, ...]) -> tuple[Candidate, ...
 def _make(scene: Scene, method: Method, reference: Hu | None) -> Candidate:
     if method is Method.NETWORK and scene.learned is not None:
         return _network(scene, scene.learned, reference)
+    if method is Method.PASSTHROUGH:
+        return _judged(scene, method, scene.cbct, (), reference)
     if method is Method.LUT or reference is None or scene.prior is None:
         two = _look_up(scene, anchors=2, reference=reference)
         failed = two.verdict is Verdict.FAIL

@@ -60,17 +60,22 @@ def run(request: Request) -> Outcome:
     methods = order(
         settings.method, has_prior=read.prior is not None, has_network=learned is not None
     )
+    ruled = ct_grade(settings, read)
+    if ruled:
+        methods = (Method.PASSTHROUGH, *methods)
     tried = run_chain(scene, methods)
     final = tried[-1]
+    passed = final.method is Method.PASSTHROUGH
     grain = texture(scene.cbct, final.hu, scene.body, read.cbct.geometry.pixel_spacing)
     findings = [
         *read.findings,
-        *opinions,
+        *(() if passed else opinions),
+        *ruled,
         *_fallbacks(settings, read, tried),
         *_results(final),
         *_grain(grain),
     ]
-    hu = finish(final.hu, scene, settings)
+    hu = final.hu if passed else finish(final.hu, scene, settings)
     figures = _figures(scene, final, hu, grain)
     sheet = write_report(request.output / "report", scene, final, hu, figures, findings)
     if final.verdict is Verdict.FAIL:
@@ -81,6 +86,7 @@ def run(request: Request) -> Outcome:
         f"{Verdict.WARN if flagged else Verdict.PASS} UNAPPROVED",
         derivation=_derivation(final, read, settings, learned),
         hu_curve_source=_curve_source(settings, read),
+        synthetic=not passed,
     )
     provenance = request.provenance
     if final.method is Method.NETWORK and learned is not None:
@@ -123,6 +129,21 @@ def choose_network(
     return learned if runs else None, [*findings, *opinions]
 
 
+def ct_grade(settings: SyntheticCTSettings, read: Read) -> list[Finding]:
+    """Return a finding if a rule says that this scanner's CBCT is CT-grade."""
+    stated = [text(read.cbct.headers[0], k) for k in ("Manufacturer", "ManufacturerModelName")]
+    if not any(rule.matches(*stated) for rule in settings.passthrough):
+        return []
+    return [
+        Finding(
+            code="ct-grade-scanner",
+            severity=Severity.INFO,
+            message=f"a rule says that the CBCT of {' '.join(stated)} is CT-grade: its values "
+            "are kept",
+        )
+    ]
+
+
 def finish(
     hu: NDArray[np.float32], scene: Scene, settings: SyntheticCTSettings
 ) -> NDArray[np.float32]:
@@ -153,7 +174,8 @@ def _fallbacks(
         )
         for failed, following in pairwise(tried)
     ]
-    if read.prior is None and settings.method in ("hybrid", "histmatch"):
+    passed = tried[-1].method is Method.PASSTHROUGH
+    if not passed and read.prior is None and settings.method in ("hybrid", "histmatch"):
         findings.insert(
             0,
             Finding(
@@ -255,9 +277,11 @@ def _derivation(
     final: Candidate, read: Read, settings: SyntheticCTSettings, learned: Learned | None
 ) -> str:
     words = f"Synthetic CT from cone-beam CT, method {final.method}"
+    if final.method is Method.PASSTHROUGH:
+        return f"{words}: the CBCT's own values, by a rule for its scanner"
     if final.method is Method.NETWORK and learned is not None:
         words += f", model {learned.pack.label} sha256 {learned.pack.sha256}"
-    if read.prior is not None and read.planning is not None and final.method != "lut":
+    if read.prior is not None and read.planning is not None and final.method is not Method.LUT:
         series = text(read.planning.headers[0], "SeriesInstanceUID")
         words += f", planning CT series {series} placed by {read.prior.source}"
     filled = "planning CT" if settings.outside_fov == "prior" and read.prior else "air"

@@ -1,14 +1,46 @@
 """Settings of the synthetic CT pipeline."""
 
+from fnmatch import fnmatchcase
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.report.settings import PageSettings
 
 
+class ScannerRule(BaseModel):
+    """Scanners by what their images say of them; `*` stands for any text, case is ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    manufacturer: str = Field(
+        min_length=1,
+        description="Manufacturer (0008,0070).",
+        examples=["Varian*"],
+    )
+    model: str = Field(
+        min_length=1,
+        description="ManufacturerModelName (0008,1090).",
+        examples=["*HyperSight*"],
+    )
+
+    def matches(self, manufacturer: str, model: str) -> bool:
+        """Return whether an image that states both comes from such a scanner."""
+        return fnmatchcase(manufacturer.upper(), self.manufacturer.upper()) and fnmatchcase(
+            model.upper(), self.model.upper()
+        )
+
+
 class SyntheticCTSettings(PageSettings):
     """Settings of the synthetic CT pipeline."""
+
+    passthrough: tuple[ScannerRule, ...] = Field(
+        default=(),
+        description="Scanners whose cone-beam CT is CT-grade (HyperSight class): its values are "
+        "kept, judged by the gates and sent on; where they fail, the usual methods follow. None by "
+        "default: what these scanners write into the two attributes must be looked up at the site.",
+        examples=[[{"manufacturer": "Varian*", "model": "*HyperSight*"}]],
+    )
 
     method: Literal["auto", "network", "hybrid", "histmatch", "lut"] = Field(
         default="auto",
