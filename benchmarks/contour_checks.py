@@ -19,12 +19,12 @@ from models.phantom import thorax
 from pipelines.autocontour.body import find_body
 from pipelines.autocontour.checks import check
 from pipelines.autocontour.evidence import Scene
-from pipelines.autocontour.grid import Mask, WorkImage, work_image
 from pipelines.autocontour.limits import beyond
 from pipelines.autocontour.names import LEARNED, Organ
 from pipelines.autocontour.outline import doubts
 from pipelines.autocontour.pipeline import Found, find_all
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.grid import Mask, WorkImage, work_image
 
 SPACING = (4.0, 4.0, 4.0)
 SHIFT_MM = 15.0

@@ -24,7 +24,6 @@ from models.phantom import thorax
 from models.phantom_sites import patient
 from node.worker import process_folder
 from pipelines.api import Provenance
-from pipelines.autocontour.grid import work_image
 from pipelines.autocontour.learned import installed
 from pipelines.autocontour.names import Organ
 from pipelines.autocontour.pipeline import find_all
@@ -32,6 +31,7 @@ from pipelines.dicom.rtstruct_check import check_structure_set
 from pipelines.dicom.rtstruct_writer import Structure, write_structure_set
 from pipelines.dicom.volume import pose_of
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.grid import work_image
 
 SHAPE = (200, 512, 512)
 SPACING = (1.5, 0.977, 0.977)

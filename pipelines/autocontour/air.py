@@ -4,9 +4,9 @@ from typing import Final
 
 import numpy as np
 
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.morphology import components, dilate, soft_surface
 from pipelines.geometry.contours import LEVEL
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 AIR_HU: Final = -400.0
 """Half way between air and the soft tissue around it, toward air."""

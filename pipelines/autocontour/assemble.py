@@ -12,11 +12,11 @@ from typing import Final
 from pipelines.api import Finding, Severity
 from pipelines.autocontour.checks import Verdict
 from pipelines.autocontour.derive import derive, largest, sharpened
-from pipelines.autocontour.grid import Values, WorkImage
 from pipelines.autocontour.names import LEARNED, TABLE, Organ, written_name
 from pipelines.autocontour.template import TemplateEntry
 from pipelines.dicom.rtstruct_writer import Structure
 from pipelines.geometry.contours import LEVEL
+from pipelines.imaging.grid import Values, WorkImage
 
 DERIVED_NUMBER: Final = 101
 """Of the first derived structure; organs are below."""

@@ -9,7 +9,6 @@ from typing import Final
 
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.morphology import (
     close,
     depth_in_slice,
@@ -18,6 +17,7 @@ from pipelines.autocontour.morphology import (
     keep_large,
     soft_surface,
 )
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 SKIN_HU: Final = -300.0
 """Between air and fat, toward fat: foam pads stay below."""

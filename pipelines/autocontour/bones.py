@@ -5,8 +5,8 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.morphology import close, components, fill_slices, soft_surface
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 HARD_HU: Final = 180.0
 """Above muscle and most contrast-filled veins: what surrounds the spinal canal."""

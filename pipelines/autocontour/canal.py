@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.morphology import bounding_box, keep_large
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 SOFT_HU: Final = (-80.0, 150.0)
 DIRECTIONS: Final = 12

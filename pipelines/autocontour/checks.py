@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from pipelines.api import Finding, Severity
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.limits import WRONG_SIDE
 from pipelines.autocontour.names import TABLE, Organ
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 ASYMMETRY: Final = 3.0
 """A lung that many times larger than the other is worth a look (collapse, or a leak)."""

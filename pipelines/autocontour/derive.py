@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Values, WorkImage
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.geometry.contours import LEVEL
 from pipelines.geometry.expressions import Both, Either, Margin, Name, Node, Not, names, reach_mm
 from pipelines.geometry.margins import Floats, surface_depth
+from pipelines.imaging.grid import Values, WorkImage
 
 RAMP_STEPS: Final = 2.0
 """Depth, in steps of the work grid, at which the field of a derived structure reaches 0 or 1."""

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, WorkImage
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import Organ
 from pipelines.geometry.stack import Floats
+from pipelines.imaging.grid import Mask, WorkImage
 
 AIR_HU: Final = -600.0
 """Aerated lung and gas are below."""

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 
 from pipelines.api import InputRejected, Json, Outcome, Provenance, Request
-from pipelines.autocontour.grid import Mask
 from pipelines.autocontour.names import TABLE, Organ
 from pipelines.autocontour.pairs import mask_of
 from pipelines.autocontour.pipeline import FILE_NAME, run
@@ -23,6 +22,7 @@ from pipelines.dicom.rtstruct import read_structure_set
 from pipelines.dicom.rtstruct_check import check_structure_set
 from pipelines.dicom.rtstruct_writer import Structure, WriterProfile, write_structure_set
 from pipelines.dicom.volume import CtVolume, read_volume
+from pipelines.imaging.grid import Mask
 
 MARK: Final = "^4D"
 """Ends the name of a union: a qualifier of our own, as TG-263 writes one."""

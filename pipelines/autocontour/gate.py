@@ -2,23 +2,19 @@
 
 Three looks, in one place: at the headers (cone-beam CT, projections), at the values (air and soft
 tissue where Hounsfield units have them, no reversed contrast), and at the body (which region is it,
-see `pipelines.autocontour.region`). What cannot give right contours is refused; a model of another
-region is held for a person.
+see `pipelines.imaging.region`). What cannot give right contours is refused.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from scipy import ndimage
 
-from models.pack import Manifest
-from pipelines.api import Finding, InputRejected, Severity
-from pipelines.autocontour.grid import Mask, WorkImage
+from pipelines.api import InputRejected
 from pipelines.autocontour.morphology import IN_PLANE
-from pipelines.autocontour.region import Region
 from pipelines.dicom.read import text
 from pipelines.dicom.volume import CtVolume
+from pipelines.imaging.grid import Mask, WorkImage
 
 CBCT_WORDS: Final = ("cone-beam", "cone beam", "cbct", "on-board imager", "obi", "xvi")
 """In manufacturer or model: the image is a cone-beam CT, whose values these methods do not fit."""
@@ -40,11 +36,6 @@ AROUND_CELLS: Final = 6
 SCALE_HINT: Final = (
     "correct the rescale slope and intercept at the source and send the series again"
 )
-REGION_MM: Final = 60.0
-"""Least length of a region that its model needs to see."""
-CERTAIN_MM: Final = 80.0
-"""Length of other regions from which a missing one is believed to be missing."""
-NAMES: Final[Mapping[str, Region]] = {region.value: region for region in Region}
 
 
 def check_headers(volume: CtVolume) -> None:
@@ -131,34 +122,3 @@ def check_values(image: WorkImage, body: Mask, volume: CtVolume) -> None:
             "-1000",
             hint=SCALE_HINT,
         )
-
-
-def check_region(manifest: Manifest, seen: Mapping[Region, float]) -> Finding | None:
-    """Return what speaks against a model of one region on an image of others.
-
-    Parameters
-    ----------
-    manifest
-        Of the model; one for any region is never wrong.
-    seen
-        Region -> millimeters of it in the image.
-
-    Returns
-    -------
-    Finding or None
-        BLOCK where the image shows other regions for certain, WARN where it shows none for certain.
-    """
-    wanted = NAMES.get(manifest.body_region)
-    if wanted is None or seen.get(wanted, 0.0) >= REGION_MM:
-        return None
-    told = ", ".join(f"{region.value} {mm:.0f} mm" for region, mm in seen.items()) or "nothing sure"
-    certain = sum(mm for region, mm in seen.items() if region is not wanted) >= CERTAIN_MM
-    return Finding(
-        code="wrong-body-region",
-        severity=Severity.BLOCK if certain else Severity.WARN,
-        message=f"{manifest.id} is for {wanted.value}, of which the image shows "
-        f"{seen.get(wanted, 0.0):.0f} mm (seen: {told})",
-        value=seen.get(wanted, 0.0),
-        unit="mm",
-        limit=REGION_MM,
-    )

@@ -21,9 +21,9 @@ from models.organs import LEVEL, Network, answer, without_crumbs
 from models.pack import PACKS, Manifest, Output, Pack, PackRefused, load_pack
 from models.window import Toward
 from pipelines.api import InputRejected, ModelUnavailable
-from pipelines.autocontour.grid import FLOOR_HU, Mask, Values
 from pipelines.autocontour.names import TABLE, Organ
 from pipelines.geometry.stack import Floats
+from pipelines.imaging.grid import FLOOR_HU, Mask, Values
 
 MAX_TILT_DEG: Final = 20.0
 """Between an image axis and the patient axis it stands for; training rotated by 14 degrees."""

@@ -24,8 +24,8 @@ from pipelines.autocontour.evidence import (
     typical,
     wavering_mm,
 )
-from pipelines.autocontour.grid import Mask
 from pipelines.autocontour.names import LEARNED, Organ
+from pipelines.imaging.grid import Mask
 
 WRONG_SIDE: Final = "roi-wrong-side"
 """The one finding after which a structure is not written."""

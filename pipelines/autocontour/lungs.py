@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, Values, WorkImage
 from pipelines.autocontour.morphology import (
     bounding_box,
     close,
@@ -21,6 +20,7 @@ from pipelines.autocontour.morphology import (
     fill_slices,
     soft_surface,
 )
+from pipelines.imaging.grid import Mask, Values, WorkImage
 
 LUNG_HU: Final = -300.0
 """Half way between lung and chest wall, where clinicians draw the pleura."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, Values, Vector
+from pipelines.imaging.grid import Mask, Values, Vector
 
 IN_PLANE: Final = np.zeros((3, 3, 3), np.bool_)
 """Neighbors of one slice that share an edge."""

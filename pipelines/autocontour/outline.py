@@ -11,9 +11,9 @@ import numpy as np
 from scipy import ndimage
 
 from pipelines.api import Finding, Severity
-from pipelines.autocontour.grid import Mask, WorkImage
 from pipelines.autocontour.morphology import depth_in_slice
 from pipelines.autocontour.names import Organ
+from pipelines.imaging.grid import Mask, WorkImage
 
 STRIDES: Final = (2, 2, 2)
 """Every second slice, row and column of the work image is looked at."""

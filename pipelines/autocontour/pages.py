@@ -8,10 +8,10 @@ from typing import Final
 
 from pipelines.api import Finding, Json, Severity
 from pipelines.autocontour.assemble import Assembled
-from pipelines.autocontour.grid import WorkImage
 from pipelines.autocontour.worst import worst_slices
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.contours import LEVEL
+from pipelines.imaging.grid import WorkImage
 from pipelines.report.figures import Overlay, Scan, axial_planes, three_planes
 from pipelines.report.page import Picture, Section, Table, write_page
 from pipelines.report.sheet import Sheet, write_sheet

@@ -11,13 +11,13 @@ from typing import Final
 import numpy as np
 
 from models.metrics import Agreement, added_path_mm, agreement
-from pipelines.autocontour.grid import Mask
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.dicom.nomenclature import suggest
 from pipelines.dicom.read import text
 from pipelines.dicom.rtstruct import Roi
 from pipelines.dicom.volume import CtVolume
 from pipelines.geometry.polygons import rasterise
+from pipelines.imaging.grid import Mask
 
 TOLERANCE_MM: Final = 2.0
 """Of the surface Dice."""

@@ -20,13 +20,13 @@ from pydicom.dataset import Dataset
 from models.training.cases import Case
 from pipelines.api import InputRejected
 from pipelines.autocontour.body import find_body
-from pipelines.autocontour.grid import FLOOR_HU, WorkImage, work_image
 from pipelines.autocontour.learned import turn_of
 from pipelines.autocontour.names import Organ
 from pipelines.autocontour.pairs import mask_of
 from pipelines.dicom.read import read_header, text, tolerant
 from pipelines.dicom.rtstruct import Roi, read_structure_set
 from pipelines.dicom.volume import read_volume
+from pipelines.imaging.grid import FLOOR_HU, WorkImage, work_image
 
 WORK_MM: Final = 2.5
 """Voxels that training patients are kept at."""

@@ -23,14 +23,7 @@ from pipelines.autocontour.canal import canal_surface, find_canal
 from pipelines.autocontour.checks import Verdict, check, check_pair, with_evidence
 from pipelines.autocontour.compare import compare
 from pipelines.autocontour.evidence import Scene
-from pipelines.autocontour.gate import (
-    NAMES,
-    check_contrast,
-    check_headers,
-    check_region,
-    check_values,
-)
-from pipelines.autocontour.grid import Mask, Values, WorkImage, work_image
+from pipelines.autocontour.gate import check_contrast, check_headers, check_values
 from pipelines.autocontour.learned import find_organs, implausible, installed, tolerated
 from pipelines.autocontour.limits import beyond
 from pipelines.autocontour.lungs import find_lungs
@@ -39,13 +32,14 @@ from pipelines.autocontour.names import LEARNED, TABLE, Organ
 from pipelines.autocontour.outline import doubts
 from pipelines.autocontour.outputs import further
 from pipelines.autocontour.pages import write_pages
-from pipelines.autocontour.region import regions
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.autocontour.template import structures_of
 from pipelines.dicom.rtstruct_check import RoundTrip, check_structure_set
 from pipelines.dicom.rtstruct_writer import WriterProfile, Written, write_structure_set
 from pipelines.dicom.volume import CtVolume, read_volume
 from pipelines.geometry.contours import LEVEL
+from pipelines.imaging.grid import Mask, Values, WorkImage, work_image
+from pipelines.imaging.region import NAMES, check_region, regions
 
 LEAST_AGREEMENT: Final = 0.7
 """Dice of two trainings with each other below which a person is told; it predicts no accuracy."""

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from pipelines.autocontour.grid import Mask, Values
 from pipelines.geometry.contours import LEVEL
+from pipelines.imaging.grid import Mask, Values
 
 SHOWN: Final = 6
 """Slices on the page."""

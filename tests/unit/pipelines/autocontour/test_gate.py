@@ -10,18 +10,13 @@ from models.phantom import thorax
 from models.phantom_sites import patient
 from pipelines.api import InputRejected, Severity
 from pipelines.autocontour.body import find_body
-from pipelines.autocontour.gate import (
-    check_contrast,
-    check_headers,
-    check_region,
-    check_values,
-)
-from pipelines.autocontour.grid import work_image
+from pipelines.autocontour.gate import check_contrast, check_headers, check_values
 from pipelines.autocontour.outline import doubts
 from pipelines.autocontour.pipeline import find_all, with_learned
-from pipelines.autocontour.region import Region, regions
 from pipelines.dicom.volume import CtVolume, read_volume
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.grid import work_image
+from pipelines.imaging.region import Region, check_region, regions
 from tests import factories
 from tests.unit.pipelines.autocontour.test_learned import manifest
 

@@ -9,11 +9,11 @@ from pipelines.autocontour.body import find_body
 from pipelines.autocontour.bones import find_hard
 from pipelines.autocontour.canal import find_canal
 from pipelines.autocontour.checks import check, check_pair
-from pipelines.autocontour.grid import work_image
 from pipelines.autocontour.lungs import find_lungs
 from pipelines.autocontour.names import TABLE, Organ, written_name
 from pipelines.autocontour.pipeline import find_all
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.grid import work_image
 
 SPACING = (3.0, 3.0, 3.0)
 SHAPE = (72, 96, 128)

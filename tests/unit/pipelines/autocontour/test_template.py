@@ -12,7 +12,6 @@ from pipelines.api import Provenance
 from pipelines.autocontour.assemble import assemble
 from pipelines.autocontour.checks import Verdict
 from pipelines.autocontour.derive import derive, largest, sharpened
-from pipelines.autocontour.grid import work_image
 from pipelines.autocontour.names import Organ
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.autocontour.template import ClassicalName, LearnedName, TemplateEntry
@@ -20,6 +19,7 @@ from pipelines.dicom.rtstruct_check import check_structure_set
 from pipelines.dicom.rtstruct_writer import write_structure_set
 from pipelines.geometry.expressions import parse
 from pipelines.geometry.stack import StackGeometry
+from pipelines.imaging.grid import work_image
 from tests import factories
 
 SIZE = 90.0

@@ -8,6 +8,7 @@ together, and their border is nobody's.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.autocontour.grid import Mask, WorkImage
+from models.pack import Manifest
+from pipelines.api import Finding, Severity
+from pipelines.imaging.grid import Mask, WorkImage
 
 Numbers = NDArray[np.float64]
 
@@ -75,6 +78,11 @@ MAYBE: Final = 0.2
 """Likeness of a slice that could belong to a region as well as to its neighbor."""
 LEAST_LIKENESS: Final = 0.4
 """Mean likeness of a region's slices below which it is not believed to be there."""
+REGION_MM: Final = 60.0
+"""Least length of a region that its model needs to see."""
+CERTAIN_MM: Final = 80.0
+"""Length of other regions from which a missing one is believed to be missing."""
+NAMES: Final[Mapping[str, Region]] = {region.value: region for region in Region}
 
 
 def regions(image: WorkImage, body: Mask) -> dict[Region, float]:
@@ -103,6 +111,37 @@ def regions(image: WorkImage, body: Mask) -> dict[Region, float]:
         for n, region in enumerate(Region)
         if np.count_nonzero(names == n) and float(score[names == n, n].mean()) >= LEAST_LIKENESS
     }
+
+
+def check_region(manifest: Manifest, seen: Mapping[Region, float]) -> Finding | None:
+    """Return what speaks against a model of one region on an image of others.
+
+    Parameters
+    ----------
+    manifest
+        Of the model; one for any region is never wrong.
+    seen
+        Region -> millimeters of it in the image.
+
+    Returns
+    -------
+    Finding or None
+        BLOCK where the image shows other regions for certain, WARN where it shows none for certain.
+    """
+    wanted = NAMES.get(manifest.body_region)
+    if wanted is None or seen.get(wanted, 0.0) >= REGION_MM:
+        return None
+    told = ", ".join(f"{region.value} {mm:.0f} mm" for region, mm in seen.items()) or "nothing sure"
+    certain = sum(mm for region, mm in seen.items() if region is not wanted) >= CERTAIN_MM
+    return Finding(
+        code="wrong-body-region",
+        severity=Severity.BLOCK if certain else Severity.WARN,
+        message=f"{manifest.id} is for {wanted.value}, of which the image shows "
+        f"{seen.get(wanted, 0.0):.0f} mm (seen: {told})",
+        value=seen.get(wanted, 0.0),
+        unit="mm",
+        limit=REGION_MM,
+    )
 
 
 def _likeness(s: Sections) -> Numbers:
