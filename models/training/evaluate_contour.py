@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.engine import load_members
 from models.metrics import added_path_mm, agreement
 from models.organs import Answer, Network, answer, without_crumbs
+from models.pack import Pack
 from models.training.cases import Case, components_of
 from models.unet import MEMORY, UNet
 from models.window import Frame
@@ -68,6 +70,12 @@ def score(case: Case, found: NDArray[np.uint8], organs: Sequence[str]) -> dict[s
             "added_path_mm": added_path_mm(mine, truth, case.spacing),
         }
     return scores
+
+
+def score_pack(pack: Pack, cases: Iterable[Case]) -> dict[str, list[Score]]:
+    """Return organ -> the measures of each patient, as the node would contour: by ONNX Runtime."""
+    organs = [output.name for output in pack.manifest.outputs]
+    return score_all(cases, load_members(pack, threads=1), pack.manifest.frames, organs)
 
 
 def score_all(

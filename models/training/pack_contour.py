@@ -42,7 +42,7 @@ from models.pack import (
     self_test_vectors,
 )
 from models.training.cases import Case, components_of
-from models.training.evaluate_contour import Score
+from models.training.evaluate_contour import Score, score_pack, summary
 from models.training.openkbp import held_out, read_cases
 from models.unet import UNet, UNetConfig
 from models.window import FLAT, Frame
@@ -308,10 +308,13 @@ def card(described: Description, training: Mapping[str, Any], metrics: Mapping[s
     recipe, shape = training["recipe"], training["network"]
     kind = {2: "2.5D U-Net", 3: "3D U-Net"}[shape["dimensions"]]
     kind += ", trained against a discriminator" if recipe["gan"] else ""
+    kind += f", channels {'-'.join(map(str, shape['channels']))}"
+    others = [other["pack"] for other in training.get("averaged_with", ())]
+    kind += f", averaged with the network of {', '.join(others)}" if others else ""
     lines = [
         f"# {described.id} {described.version}",
         "",
-        f"{described.title}: {kind}, channels {'-'.join(map(str, shape['channels']))}.",
+        f"{described.title}: {kind}.",
         "**Research use only; not a medical device. Every contour is an unapproved draft that a "
         "person must review.**",
         "",
@@ -382,16 +385,27 @@ HEAD_AND_NECK: Final = Description(
 
 
 def main() -> None:
-    """Build the default pack from a run of `models.training.contour`."""
+    """Build the default pack from a run of `models.training.contour`, and measure it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--also", type=Path, action="append", default=[])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--metrics", type=Path, help="measured before; default: measure now")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    seen = [c for c in read_cases(args.archive) if not held_out(c.name)]
-    metrics = json.loads((args.run / "metrics.json").read_text())
-    build_pack(args.run, args.out, HEAD_AND_NECK, seen, metrics)
+    everyone = list(read_cases(args.archive))
+    seen = [c for c in everyone if not held_out(c.name)]
+
+    def build(metrics: Mapping[str, Score]) -> Path:
+        return build_pack(args.run, args.out, HEAD_AND_NECK, seen, metrics, args.also)
+
+    if args.metrics:
+        metrics = json.loads(args.metrics.read_text())
+    else:
+        unseen = [c for c in everyone if held_out(c.name)]
+        metrics = summary(score_pack(load_pack(build({})), unseen))
+    build(metrics)
     print((args.out / "CARD.md").read_text())
 
 
