@@ -31,7 +31,7 @@ PIPELINES: Final[Mapping[str, PipelineSpec]] = MappingProxyType(
                 version="0.1.0",
                 trigger=Role.CBCT,
                 required=(),
-                optional=(Role.PLANNING_CT, Role.REG),
+                optional=(Role.PLANNING_CT, Role.REG, Role.RTSTRUCT),
                 settings=SyntheticCTSettings,
             ),
             PipelineSpec(

@@ -196,7 +196,9 @@ def _structure_set(case: _Case) -> _Role:
     For images, return the one that was drawn on them.
     """
     if Role.CT in case.chosen:
-        return _drawn_on(case)
+        return _drawn_on(case, Role.CT)
+    if Role.CBCT in case.chosen:
+        return _drawn_on(case, Role.PLANNING_CT)
     plan = _plan(case)
     plans = plan.instances if isinstance(plan, _Found) else ()
     named = _all_named(case.trigger, "STRUCTURE_SET") or _all_named(plans, "STRUCTURE_SET")
@@ -214,9 +216,12 @@ def _structure_set(case: _Case) -> _Role:
     return answer
 
 
-def _drawn_on(case: _Case) -> _Role:
-    """Return the structure set of a person that names the images; never a reason to hold them."""
-    images = {i.header.sop_instance_uid for i in case.chosen[Role.CT]}
+def _drawn_on(case: _Case, role: Role) -> _Role:
+    """Return the structure set of a person that names the images; never a reason to hold them.
+
+    Of several, the one that a plan rests on.
+    """
+    images = {i.header.sop_instance_uid for i in case.chosen.get(role, ())}
     fitting = [
         i
         for c in case.patient
@@ -224,6 +229,9 @@ def _drawn_on(case: _Case) -> _Role:
         for i in c.instances
         if images & set(_named(i, "IMAGE"))
     ]
+    if role is Role.PLANNING_CT and len(fitting) > 1:
+        planned = set(_all_named(case.objects(Kind.RTPLAN), "STRUCTURE_SET"))
+        fitting = [i for i in fitting if i.header.sop_instance_uid in planned] or fitting
     if len(fitting) != 1:
         words = f"{len(fitting)} structure sets were" if fitting else "no structure set was"
         return Missing(reason=f"{words} drawn on these images", hint="")
@@ -291,7 +299,11 @@ def _contoured_images(case: _Case, kinds: frozenset[Kind] = IMAGES) -> _Role:
 
 
 def _planning_ct(case: _Case) -> _Role:
-    """Return the CT that a registration links to the CBCT, else the one in its frame."""
+    """Return the CT that a registration links to the CBCT, else the one in its frame.
+
+    Where neither is there, the one CT that the patient's plans rest on: the pipeline places it by
+    the images themselves, and takes it only where both show the same.
+    """
     frame = case.frame
     linked_frames = {f for reg in _registrations(case) for f in _named(reg, "FRAME")} - {frame}
     cts = [c for c in case.patient if c.kind is Kind.CT and c.complete and not c.ours]
@@ -309,21 +321,27 @@ def _planning_ct(case: _Case) -> _Role:
             )
         if fitting:
             return _Found(instances=fitting[0].instances, reason=reason)
+    planned = _drawn_for_plans(case)
+    fitting = [c for c in cts if planned & _uids(c)]
+    if len(fitting) == 1 and not linked_frames:
+        return _Found(instances=fitting[0].instances, reason="by the plan; nothing registers it")
     return Missing(reason="no complete CT is linked to the CBCT", hint="")
 
 
 def _narrowed(case: _Case, cts: list[Candidate]) -> list[Candidate]:
     """Prefer the CT whose images a registration names, then the one that a plan rests on."""
-    planned = set(_all_named(case.objects(Kind.RTPLAN), "STRUCTURE_SET"))
-    drawn = [i for i in case.objects(Kind.RTSTRUCT) if i.header.sop_instance_uid in planned]
-    for named in (
-        set(_all_named(_registrations(case), "IMAGE")),
-        set(_all_named(drawn, "IMAGE")),
-    ):
+    for named in (set(_all_named(_registrations(case), "IMAGE")), _drawn_for_plans(case)):
         kept = [c for c in cts if named & _uids(c)]
         if len(cts) > 1 and kept:
             cts = kept
     return cts
+
+
+def _drawn_for_plans(case: _Case) -> set[str]:
+    """Return the images that the structure sets of the patient's plans were drawn on."""
+    planned = set(_all_named(case.objects(Kind.RTPLAN), "STRUCTURE_SET"))
+    drawn = [i for i in case.objects(Kind.RTSTRUCT) if i.header.sop_instance_uid in planned]
+    return set(_all_named(drawn, "IMAGE"))
 
 
 def _registration(case: _Case) -> _Role:
@@ -357,12 +375,12 @@ def _registrations(case: _Case) -> list[Instance]:
 
 _FILLERS: Final[Mapping[Role, Callable[[_Case], _Role]]] = MappingProxyType(
     {
+        Role.PLANNING_CT: _planning_ct,
+        Role.REG: _registration,
         Role.RTPLAN: _plan,
         Role.RTSTRUCT: _structure_set,
         Role.CT: _contoured_images,
         Role.IMAGE: _measured_images,
-        Role.PLANNING_CT: _planning_ct,
-        Role.REG: _registration,
     }
 )
 """In the order in which one role leads to the next."""

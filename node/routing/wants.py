@@ -51,6 +51,8 @@ def wanted(spec: PipelineSpec, case: tuple[Instance, ...], patient: Sequence[Can
     roles = {*spec.required, *spec.optional}
     own = [c for c in patient if c.patient_key == case[0].header.patient_key]
     instances = _instances(roles, case, own)
+    if {Role.PLANNING_CT, Role.RTSTRUCT} <= roles:
+        instances |= _planned(own)
     frames = _frames(case, own) if Role.PLANNING_CT in roles else frozenset()
     registrations = [i for c in own if c.kind is Kind.REG for i in c.instances]
     return Want(
@@ -74,6 +76,12 @@ def _instances(
         of_plans = _named([here[p] for p in plans if p in here], "STRUCTURE_SET")
         structure_sets = _named(case, "STRUCTURE_SET") or of_plans
     return frozenset((plans | structure_sets) - here.keys())
+
+
+def _planned(patient: Sequence[Candidate]) -> frozenset[Uid]:
+    """Return the structure sets that plans of the patient rest on and that are not here."""
+    plans = [i for c in patient if c.kind is Kind.RTPLAN for i in c.instances]
+    return frozenset(_named(plans, "STRUCTURE_SET") - _by_uid(patient).keys())
 
 
 def _series(case: Iterable[Instance], patient: Sequence[Candidate]) -> frozenset[Uid]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final, get_args
 
 from pipelines.autocontour.template import LearnedName
+from pipelines.dicom.nomenclature import partial_name
 from pipelines.dicom.rtstruct_writer import ConceptCode
 
 
@@ -299,5 +300,4 @@ def written_name(organ: Organ, *, cut: bool, name: str = "") -> str:
     name = name or organ.value
     if not (cut and TABLE[organ].whole_organ):
         return name
-    stem, _, side = name.rpartition("_")
-    return f"{stem}~_{side}" if stem and side in {"L", "R"} else f"{name}~"
+    return partial_name(name)

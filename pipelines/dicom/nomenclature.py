@@ -143,10 +143,13 @@ def suggest(name: str) -> str | None:
         return whole if base and len(whole) <= MAX_LENGTH else None
     partial = "~" in text
     found = _KNOWN.get(_words(text.replace("~", "")))
-    if found is None or not partial:
-        return found
-    stem, _, side = found.rpartition("_")
-    return f"{stem}~_{side}" if side in {"L", "R"} else f"{found}~"
+    return partial_name(found) if found and partial else found
+
+
+def partial_name(name: str) -> str:
+    """Return `name` of a structure that is not whole: ``~`` before the side, else at the end."""
+    stem, _, side = name.rpartition("_")
+    return f"{stem}~_{side}" if stem and side in {"L", "R"} else f"{name}~"
 
 
 def judge(names: Sequence[str]) -> tuple[Judged, ...]:

@@ -84,6 +84,8 @@ class WriterProfile:
     max_points: int = MAX_POINTS
     label: str = "AUTO"
     series_description: str = "AUTO UNAPPROVED"
+    description: str = "unapproved draft for research use"
+    """Structure Set Description."""
     algorithm_family: ConceptCode = field(
         default_factory=lambda: ConceptCode(
             value="123104", scheme="DCM", meaning="Morphological Operations"
@@ -222,7 +224,7 @@ def _header(
     ds.FrameOfReferenceUID = frame
     ds.PositionReferenceIndicator = clean_text("LO", text(first, "PositionReferenceIndicator"))
     ds.StructureSetLabel = clean_text("SH", profile.label) or "AUTO"
-    ds.StructureSetDescription = clean_text("ST", "unapproved draft for research use")
+    ds.StructureSetDescription = clean_text("ST", profile.description)
     ds.StructureSetDate, ds.StructureSetTime = day, time
     ds.ApprovalStatus = "UNAPPROVED"
 

@@ -32,6 +32,29 @@ AGREEMENT_HU: Final = 120.0
 AIR_HU: Final = -1000.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deformation:
+    """Where each point of today's image lies in the planning CT that is rigidly in place."""
+
+    field: sitk.Image
+    """Displacements [mm], patient LPS, on a grid of about `WORKING_MM`: today's point plus its
+    vector is the point of the planning CT (the direction in which images are resampled)."""
+    min_jacobian: float
+    """Above 0 where the deformation folds nowhere, inside the body."""
+    displacement_p95_mm: float
+    largest_mm: float
+
+    @property
+    def transform(self) -> sitk.Transform:
+        """The same as a transform from today's points to the planning CT's."""
+        return sitk.DisplacementFieldTransform(sitk.Image(self.field))
+
+    @property
+    def jacobian(self) -> sitk.Image:
+        """Local change of volume from today to the planning CT; 0 or less where it folds."""
+        return sitk.DisplacementFieldJacobianDeterminant(self.field)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualCt:
     """The deformed planning CT and how plausible its deformation is."""
@@ -42,36 +65,28 @@ class VirtualCt:
     displacement_p95_mm: float
 
 
-def virtual_ct(cbct: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> VirtualCt:
-    """Return `prior` deformed onto `cbct`.
+def find_deformation(today: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> Deformation:
+    """Return how `prior` is deformed today.
 
     Parameters
     ----------
-    cbct : ndarray, HU
+    today : ndarray, HU
         Corrected, so that equal tissue has equal values in both.
     prior : ndarray, HU
         The planning CT, rigidly in place, on the grid of the CBCT.
     body : ndarray
-        Where the CBCT is known; outside, the prior stays where it is.
+        Where today is known; outside, the prior stays where it is.
     geometry : StackGeometry
         The grid of all three.
     """
     clipped = np.clip(prior, *CLIP_HU).astype(np.float32)
-    goal = np.where(body, np.clip(cbct, *CLIP_HU), clipped).astype(np.float32)
+    goal = np.where(body, np.clip(today, *CLIP_HU), clipped).astype(np.float32)
     factor = [max(1, round(WORKING_MM / s)) for s in reversed(geometry.spacing[1:])]
     fixed, moving = (
         sitk.Shrink(sitk.SmoothingRecursiveGaussian(to_sitk(a, geometry), s), [*factor, 1])
         for a, s in ((goal, WORKING_MM / 2), (clipped, WORKING_MM / 2))
     )
     field = _demons(fixed, moving)
-    image = to_sitk(prior.astype(np.float32), geometry)
-    transform = sitk.DisplacementFieldTransform(sitk.Image(field))
-    resample = sitk.ResampleImageFilter()
-    resample.SetReferenceImage(image)
-    resample.SetTransform(transform)
-    resample.SetInterpolator(sitk.sitkLinear)
-    resample.SetDefaultPixelValue(AIR_HU)
-    warped, _ = from_sitk(resample.Execute(image))
     coarse = sitk.Resample(
         to_sitk(body, geometry), field, sitk.Transform(), sitk.sitkNearestNeighbor
     )
@@ -80,10 +95,28 @@ def virtual_ct(cbct: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> Virt
     parts = [from_sitk(sitk.VectorIndexSelectionCast(field, i))[0] for i in range(3)]
     length = np.sqrt(sum(p.astype(np.float64) ** 2 for p in parts))
     where = inside > 0
-    return VirtualCt(
-        hu=np.asarray(warped, dtype=np.float32),
+    return Deformation(
+        field=field,
         min_jacobian=float(jacobian[where].min()) if where.any() else 1.0,
         displacement_p95_mm=float(np.percentile(length[where], 95)) if where.any() else 0.0,
+        largest_mm=float(length.max()),
+    )
+
+
+def virtual_ct(cbct: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> VirtualCt:
+    """Return `prior` deformed onto `cbct`; parameters as those of `find_deformation`."""
+    found = find_deformation(cbct, prior, body, geometry)
+    image = to_sitk(prior.astype(np.float32), geometry)
+    resample = sitk.ResampleImageFilter()
+    resample.SetReferenceImage(image)
+    resample.SetTransform(found.transform)
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetDefaultPixelValue(AIR_HU)
+    warped, _ = from_sitk(resample.Execute(image))
+    return VirtualCt(
+        hu=np.asarray(warped, dtype=np.float32),
+        min_jacobian=found.min_jacobian,
+        displacement_p95_mm=found.displacement_p95_mm,
     )
 
 

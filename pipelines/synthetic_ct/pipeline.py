@@ -20,6 +20,7 @@ from pipelines.dicom.read import text
 from pipelines.imaging.nps import Texture, texture
 from pipelines.imaging.verdict import Gate, Verdict
 from pipelines.report.objects import page_objects
+from pipelines.synthetic_ct.contour_outputs import planning_contours, write_contours
 from pipelines.synthetic_ct.inputs import Read, read_inputs
 from pipelines.synthetic_ct.learned import Learned, open_pack
 from pipelines.synthetic_ct.methods import Candidate, Method, Scene, order, run_chain
@@ -76,11 +77,17 @@ def run(request: Request) -> Outcome:
         *_grain(grain),
     ]
     hu = final.hu if passed else finish(final.hu, scene, settings)
-    figures = _figures(scene, final, hu, grain)
-    sheet = write_report(request.output / "report", scene, final, hu, figures, findings)
+    flagged = any(f.severity is Severity.WARN for f in findings)
+    figures = dict(_figures(scene, final, hu, grain))
+    contours = None
+    if final.verdict is not Verdict.FAIL:
+        contours = planning_contours(settings, request.inputs, read, scene, hu)
+    if contours is not None:
+        findings += contours.findings
+        figures["contours"] = dict(contours.figures)
+    sheet = write_report(request.output / "report", scene, final, hu, figures, findings, contours)
     if final.verdict is Verdict.FAIL:
         return Outcome(objects=(), findings=tuple(findings), figures=figures)
-    flagged = any(f.severity is Severity.WARN for f in findings)
     words = SeriesText(
         description=f"{settings.description_prefix} {final.method} "
         f"{Verdict.WARN if flagged else Verdict.PASS} UNAPPROVED",
@@ -92,10 +99,15 @@ def run(request: Request) -> Outcome:
     if final.method is Method.NETWORK and learned is not None:
         provenance = replace(provenance, model=learned.pack.label, model_sha256=learned.pack.sha256)
     objects = write_ct_series(hu, read.cbct, words, provenance, request.output)
+    drawn = (
+        []
+        if contours is None
+        else write_contours(contours, settings, objects, provenance, request.output)
+    )
     pages = page_objects(
         settings, sheet.pdf, read.cbct.headers[:1], provenance, request.output, title="Synthetic CT"
     )
-    return Outcome(objects=(*objects, *pages), findings=tuple(findings), figures=figures)
+    return Outcome(objects=(*objects, *drawn, *pages), findings=tuple(findings), figures=figures)
 
 
 def choose_network(

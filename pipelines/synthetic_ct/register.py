@@ -59,6 +59,8 @@ class Prior:
     gradient_correlation: float
     coverage: float
     """Share of the CBCT's body that it covers."""
+    matrix: Matrix
+    """Shape (4, 4): takes points of the CBCT to the planning CT, patient LPS [mm]."""
 
     @property
     def fits(self) -> bool:
@@ -148,6 +150,7 @@ def _in_place(
         body_dice=dice(body, common) if common.any() else 0.0,
         gradient_correlation=gradient_correlation(hu, image, common) if common.any() else 0.0,
         coverage=share,
+        matrix=matrix,
     )
 
 

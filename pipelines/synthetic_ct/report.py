@@ -11,6 +11,8 @@ from pipelines.api import Finding, Json, Severity
 from pipelines.report.figures import Scan, compare, three_planes
 from pipelines.report.page import Picture, Section, Table, write_page
 from pipelines.report.sheet import Sheet, write_sheet
+from pipelines.synthetic_ct.contour_outputs import Contours
+from pipelines.synthetic_ct.contour_outputs import section as contour_section
 from pipelines.synthetic_ct.methods import Candidate, Scene
 
 LIMITS_OF_THE_GATES = (
@@ -27,6 +29,7 @@ def write_report(
     hu: NDArray[np.float32],
     figures: Mapping[str, Json],
     findings: Sequence[Finding],
+    contours: Contours | None = None,
 ) -> Sheet:
     """Write ``report.json``, pictures, ``report.html`` and the same on paper; return the paper."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +40,7 @@ def write_report(
                 "code": f.code,
                 "severity": str(f.severity),
                 "message": f.message,
+                "roi": f.roi,
                 "value": f.value,
                 "unit": f.unit,
                 "limit": f.limit,
@@ -76,8 +80,12 @@ def write_report(
         tables=[gates],
         pictures=pictures,
     )
-    write_page(folder / "report.html", title, [section])
-    return write_sheet(folder, title, [section], first=1)
+    sections = [section]
+    drawn = None if contours is None else contour_section(contours, sct, folder)
+    if drawn is not None:
+        sections.append(drawn)
+    write_page(folder / "report.html", title, sections)
+    return write_sheet(folder, title, sections, first=1)
 
 
 def _scan(scene: Scene, hu: NDArray[np.float32]) -> Scan:

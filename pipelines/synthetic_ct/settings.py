@@ -1,9 +1,9 @@
 """Settings of the synthetic CT pipeline."""
 
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.report.settings import PageSettings
 
@@ -87,3 +87,22 @@ class SyntheticCTSettings(PageSettings):
         description="First words of SeriesDescription; method and verdict follow.",
         examples=["sCT thorax"],
     )
+    contours: Literal["none", "rigid", "deformable"] = Field(
+        default="none",
+        description="Also send the contours of the planning CT on the synthetic CT, as an "
+        "unapproved RTSTRUCT: moved rigidly as the planning CT was placed, or deformed with it "
+        "onto today's image. Needs the planning CT in place and its RTSTRUCT.",
+        examples=["deformable"],
+    )
+    deformation_object: bool = Field(
+        default=False,
+        description="Also send the deformation as Deformable Spatial Registration. Only with "
+        "contours: deformable.",
+        examples=[True],
+    )
+
+    @model_validator(mode="after")
+    def _deformation_is_there(self) -> Self:
+        if self.deformation_object and self.contours != "deformable":
+            raise ValueError("deformation_object needs contours: deformable")
+        return self

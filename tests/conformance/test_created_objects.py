@@ -90,8 +90,17 @@ def image_objects(folder: Path) -> list[Path]:
 
 
 def sct_objects(folder: Path) -> list[Path]:
-    """Return the slices of a synthetic CT made without a planning CT."""
-    done = sct_support.run_on(folder, {Role.CBCT: sct_support.cbct()})
+    """Return a synthetic CT with the planning contours, their deformation and the page."""
+    objects = {
+        Role.CBCT: sct_support.cbct(),
+        Role.PLANNING_CT: sct_support.planning_ct(),
+        Role.REG: [sct_support.registration()],
+        Role.RTSTRUCT: [sct_support.structures()],
+    }
+    done = sct_support.run_on(
+        folder, objects, method="histmatch", contours="deformable", deformation_object=True,
+        report_pdf=True, report_image=True,
+    )  # fmt: skip
     return [o.path for o in done.objects]
 
 

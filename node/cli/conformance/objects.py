@@ -89,7 +89,7 @@ class Created:
         if setting is None or not route.enabled:
             return None
         chosen = route.pipeline_settings()
-        if setting and not getattr(chosen, setting):
+        if setting and getattr(chosen, setting) in {False, "none"}:
             return None
         return self.variants.get(getattr(chosen, "sr", ""), self.sop_class_uid)
 
@@ -122,8 +122,9 @@ CREATED: Final = (
         name="RTSTRUCT",
         title="RT Structure Set",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.481.3",
-        told="On the CT of the input: CLOSED_PLANAR contours, names after TG-263 or the template.",
-        settings={"autocontour": ""},
+        told="On the CT of the input, or on the synthetic CT: CLOSED_PLANAR contours, names after"
+        " TG-263 or the template, propagated ones with `^Rig` or `^Def`.",
+        settings={"autocontour": "", "synthetic_ct": "contours"},
     ),
     Created(
         name="CT",
@@ -150,6 +151,14 @@ CREATED: Final = (
         settings={"autocontour": "segmentation", "dose_radiomics": "segmentation"},
     ),
     Created(
+        name="REG",
+        title="Deformable Spatial Registration",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.66.3",
+        told="From the synthetic CT, whose frame of reference is the registered one, to the"
+        " planning CT: the vectors, then the rigid matrix (PS3.3 C.20.3.1.1).",
+        settings={"synthetic_ct": "deformation_object"},
+    ),
+    Created(
         name="RTDOSE",
         title="RT Dose with DVH",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.481.2",
@@ -161,7 +170,7 @@ CREATED: Final = (
         title="Encapsulated PDF",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.104.1",
         told="The report page; it names no patient, identity is in the attributes.",
-        settings={"autocontour": "report_pdf", "dose_radiomics": "report_pdf"},
+        settings=dict.fromkeys(("autocontour", "synthetic_ct", "dose_radiomics"), "report_pdf"),
     ),
     Created(
         name="OT",
@@ -169,7 +178,7 @@ CREATED: Final = (
         sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
         told="The first sheet of the report page as an RGB image; it names no patient, identity is"
         " in the attributes.",
-        settings={"autocontour": "report_image", "dose_radiomics": "report_image"},
+        settings=dict.fromkeys(("autocontour", "synthetic_ct", "dose_radiomics"), "report_image"),
     ),
 )
 """Every kind of object that the pipelines make."""

@@ -268,6 +268,44 @@ def test_of_two_cts_in_the_frame_the_one_that_the_plan_rests_on_is_taken() -> No
     assert uids(by_image, "PLANNING_CT") == ["1.2.2.1", "1.2.2.2", "1.2.2.3"]
 
 
+def test_without_any_link_the_one_ct_that_a_plan_rests_on_is_taken() -> None:
+    """The pipeline registers it by the images, and takes it only where both show the same."""
+    second = slices([0, 3, 6], series="1.2.2", frame="F.2")
+    other = rtstruct("S.2", frames=("F.2",), images=[i.header.sop_instance_uid for i in second])
+
+    planned = chosen(SYNTHETIC, CBCT, CT, second, rtstruct(), rtplan())
+    drawn_only = chosen(SYNTHETIC, CBCT, CT, rtstruct())
+    two_plans = chosen(SYNTHETIC, CBCT, CT, second, rtstruct(), rtplan(), other,
+                       rtplan("P.2", "S.2"))  # fmt: skip
+    linked_to_one_to_come = chosen(
+        SYNTHETIC, CBCT, CT, rtstruct(), rtplan(), reg(frames=("F.cbct", "F.new"))
+    )
+
+    assert uids(planned, "PLANNING_CT") == CT_UIDS
+    assert uids(planned, "RTSTRUCT") == ["S.1"]
+    for answer in (drawn_only, two_plans, linked_to_one_to_come):
+        assert uids(answer, "PLANNING_CT") == []
+        assert uids(answer, "RTSTRUCT") == []
+
+
+def test_planning_contours_go_with_the_planning_ct_that_they_were_drawn_on() -> None:
+    another = rtstruct("S.2", images=["elsewhere"])
+    second = rtstruct("S.3")
+    ours = rtstruct("S.4", Manufacturer="rtnode")
+    points = rtstruct("S.5", types=["POINT"])
+    stranger = rtstruct("S.6", patient="patient-b")
+    base = (SYNTHETIC, CBCT, CT, reg(), rtstruct())
+
+    one = chosen(*base, another, ours, points, stranger)
+    two = chosen(*base, second)
+    two_and_a_plan = chosen(*base, second, rtplan())
+
+    assert uids(one, "RTSTRUCT") == ["S.1"]
+    assert uids(two, "RTSTRUCT") == []
+    assert uids(two, "PLANNING_CT") == CT_UIDS
+    assert uids(two_and_a_plan, "RTSTRUCT") == ["S.1"]
+
+
 def test_the_newest_registration_is_taken_and_two_of_one_time_are_a_question() -> None:
     older = reg("R.0", date="20251231")
 

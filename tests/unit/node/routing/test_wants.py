@@ -70,6 +70,12 @@ def test_a_cone_beam_ct_wants_a_ct_in_its_frame_and_registrations(cbct):
     assert (want.frames, want.registrations) == ({"f.b"}, True)
 
 
+def test_a_cone_beam_ct_wants_the_structures_of_the_plan(cbct):
+    assert of(SYNTHETIC, cbct, plan()).instances == {"s.1"}
+    assert of(SYNTHETIC, cbct, plan(), structures()).instances == frozenset()
+    assert of(SYNTHETIC, cbct).instances == frozenset()
+
+
 def test_a_registration_adds_the_other_frame_and_a_ct_there_ends_the_search(cbct):
     reg = instance("r.1", modality="REG", series="s.r", references=refs("FRAME", "f.b", "f.c"))
     want = of(SYNTHETIC, cbct, reg)

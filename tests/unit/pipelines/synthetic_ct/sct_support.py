@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from demo import dicom
+from demo import dicom, rt
 from demo.elements import Case
 from demo.grid import centered_grid
 from models.phantom import Day, thorax
@@ -99,3 +99,28 @@ def run_on(folder: Path, objects: dict[Role, list[Dataset]], **settings: object)
             output=output,
         )
     )
+
+
+CONTOURED = ("External", "Lung_L", "Lung_R", "Heart", "SpinalCanal", "GTV")
+
+
+def structures(case: Case = CASE, *, names: tuple[str, ...] = CONTOURED) -> Dataset:
+    """Return the phantom's own contours of `names`, and a point, on the planning CT."""
+    grid = centered_grid(CT_SHAPE, CT_SPACING)
+    labels = thorax(CT_SHAPE, CT_SPACING, 1).labels
+    colors = [
+        (230, 200, 40),
+        (60, 160, 250),
+        (60, 220, 220),
+        (250, 80, 60),
+        (90, 240, 90),
+        (240, 80, 240),
+    ]
+    rois = [
+        rt.Roi(name=n, rings=rt.rings_from_mask(labels[n], grid), color=color)
+        for n, color in zip(names, colors, strict=False)
+    ]
+    rois.append(rt.Roi(name="ISO", rings=(np.zeros((1, 3)),)))
+    ds = rt.rtstruct(case, planning_ct(case), rois)
+    ds.ROIContourSequence[-1].ContourSequence[0].ContourGeometricType = "POINT"
+    return ds
