@@ -169,10 +169,14 @@ class Sender:
         """Send an encoded request; return the status of the answer."""
         self._socket.sendall(request)
         kind, body = self._read()
-        at = body.index(struct.pack("<HHL", 0, 0x0900, 2)) + 8
         if kind != 4:
             raise RuntimeError(f"PDU {kind} instead of an answer")
-        return int(struct.unpack_from("<H", body, at)[0])
+        at = 6  # behind the length, context and control of its only fragment
+        while True:
+            _, element, length = struct.unpack_from("<HHL", body, at)
+            if element == 0x0900:
+                return int(struct.unpack_from("<H", body, at + 8)[0])
+            at += 8 + length
 
     def release(self) -> None:
         """Release in order."""
@@ -331,7 +335,9 @@ def node(folder: Path, kind: str = "store") -> Iterator[Running]:
 @contextmanager
 def storescp(folder: Path) -> Iterator[Running]:
     """DCMTK's storescp, bit-preserving, a process for each association."""
-    program = shutil.which("storescp")
+    # not the one of pynetdicom, which may stand first in a virtual environment
+    elsewhere = (f for f in os.get_exec_path() if not f.startswith(sys.prefix))
+    program = shutil.which("storescp", path=os.pathsep.join(elsewhere))
     if program is None:
         raise Missing("storescp is not installed (package dcmtk)")
     port = free_port()

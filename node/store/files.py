@@ -19,10 +19,11 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Protocol
 
 from node.errors import OutOfResources
@@ -301,7 +302,7 @@ class BlobFiles:
         return Published(
             sha256=sha256,
             path=path,
-            name=str(path.relative_to(self.data_dir)),
+            name=f"blobs/{path.parent.name}/{path.name}",
             size=size,
             transfer_syntax_uid=content.transfer_syntax_uid,
         )
@@ -366,7 +367,7 @@ class BlobFiles:
         return Published(
             sha256=sha256,
             path=path,
-            name=str(path.relative_to(self.data_dir)),
+            name=f"blobs/{path.parent.name}/{path.name}",
             size=part.size,
             transfer_syntax_uid=transfer_syntax_uid,
             arrival=part.path,
@@ -415,7 +416,7 @@ class BlobFiles:
         return Published(
             sha256=receipt.sha256,
             path=path,
-            name=str(path.relative_to(self.data_dir)),
+            name=f"blobs/{path.parent.name}/{path.name}",
             size=receipt.size,
             transfer_syntax_uid=transfer_syntax_uid,
         )
@@ -619,16 +620,37 @@ class BlobFiles:
             self._ops.make_directory(bucket)
         return bucket
 
-    @contextmanager
-    def _guard(self, doing: str) -> Iterator[None]:
+    def _guard(self, doing: str) -> "_Guard":
         """Turn an error of the file system into `OutOfResources`, and remember its cause."""
-        try:
-            yield
-        except FileExistsError:
-            raise
-        except OSError as error:
-            self._trouble = _cause(error)
-            raise OutOfResources(f"cannot {doing} the data volume: {self._trouble}") from error
+        return _Guard(doing, self._remember)
+
+    def _remember(self, trouble: str) -> None:
+        self._trouble = trouble
+
+
+class _Guard:
+    """Around system calls; a class, because a dozen of them stand on the way of each slice."""
+
+    __slots__ = ("_doing", "_tell")
+
+    def __init__(self, doing: str, tell: Callable[[str], None]) -> None:
+        self._doing = doing
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            self._tell(_cause(error))
+            raise OutOfResources(
+                f"cannot {self._doing} the data volume: {_cause(error)}"
+            ) from error
 
 
 def _names(bucket: Path, sha256: str) -> Iterator[Path]:

@@ -14,7 +14,8 @@ import struct
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -25,9 +26,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 
-from node.domain import Header, Uid
+from node.domain import Header, Reference, Uid
 from node.errors import CannotUnderstand
 from node.store import references
+from node.store.beginning import LONGEST, read_beginning
 from node.store.deflate import Inflated
 from node.store.part10 import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -82,8 +84,8 @@ KEYWORDS: Final = (
 )
 """Always read: what the shipped rules and the completeness check look at."""
 
-_IDENTITY: Final = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_PATIENT: Final = ("PatientID", "IssuerOfPatientID", "SpecificCharacterSet")
+_IDENTITY: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_PATIENT: Final = ("PatientID", "IssuerOfPatientID")
 
 _FLOAT_VRS: Final = frozenset(("DS",))
 _TEXT_VRS: Final = frozenset(("AE", "AS", "CS", "DA", "DT", "LO", "SH", "TM", "UC", "UI", "UR"))
@@ -105,13 +107,25 @@ _PIXEL_GROUP: Final = 0x7FE00008
 """Float Pixel Data, the first of the pixel elements; reading stops here."""
 _Pixels: TypeAlias = tuple[str | None, int]
 """VR (None where it is implicit) and length of the first pixel element."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Elements:
+    """What was read of a data set."""
+
+    values: Mapping[int, bytes]
+    """Tag -> raw value; empty where it is too long, or a sequence."""
+    little: bool
+    """Byte order of the values."""
+    references: tuple[Reference, ...]
+    contour_types: Sequence[str]
+
+
 _ELEMENTS: Final = 65_536
 """Most elements above the sequences; real objects have hundreds, a run of zeros has millions."""
 HEAD: Final = 64 * 1024
 """Bytes at the beginning of a large data set that are looked at first: nearly always enough."""
 _UNDEFINED: Final = 0xFFFFFFFF
-_LONGEST: Final = 16384
-"""Bytes of the longest value that is read for routing."""
 _UID: Final = re.compile(r"[!-\[\]-~]{1,128}")
 """What we take for a UID: longer and odd ones exist, white space and backslash end it."""
 _IDENTIFYING: Final = frozenset(
@@ -158,7 +172,7 @@ def keyword_tags(keywords: Collection[str]) -> dict[str, int]:
 _TAGS: Final = keyword_tags(KEYWORDS)
 _ALWAYS: Final = {
     keyword: tag
-    for keyword in (*_IDENTITY, *_PATIENT)
+    for keyword in (*_IDENTITY, *_PATIENT, "SpecificCharacterSet")
     if (tag := tag_for_keyword(keyword)) is not None
 }
 
@@ -182,10 +196,10 @@ def parse_header(
     ValueError
         See `keyword_tags`.
     """
-    wanted, tags = _asked_for(tuple(extra_keywords))
+    question = _asked_for(tuple(extra_keywords))
     with _understanding():
-        ds = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), tags)
-        return _header(ds, transfer_syntax_uid, wanted)
+        read = _read(Encoded(transfer_syntax_uid=transfer_syntax_uid, data=dataset), question)
+        return _header(read, transfer_syntax_uid, question)
 
 
 def parse_head(
@@ -202,10 +216,10 @@ def parse_head(
     """
     if size <= len(head):
         return parse_header(head, transfer_syntax_uid, extra_keywords)
-    wanted, tags = _asked_for(tuple(extra_keywords))
+    question = _asked_for(tuple(extra_keywords))
     with _understanding():
-        ds = _of_head(head, size, transfer_syntax_uid, tags)
-        return None if ds is None else _header(ds, transfer_syntax_uid, wanted)
+        read = _of_head(head, size, transfer_syntax_uid, question)
+        return None if read is None else _header(read, transfer_syntax_uid, question)
 
 
 def parse_stream(
@@ -220,10 +234,10 @@ def parse_stream(
     CannotUnderstand, ValueError
         As `parse_header`.
     """
-    wanted, tags = _asked_for(tuple(extra_keywords))
+    question = _asked_for(tuple(extra_keywords))
     with _understanding():
-        ds = _streamed(stream, size, transfer_syntax_uid, tags)
-        return _header(ds, transfer_syntax_uid, wanted)
+        read = _streamed(stream, size, transfer_syntax_uid, question)
+        return _header(read, transfer_syntax_uid, question)
 
 
 def read_header(path: Path, extra_keywords: Collection[str] = ()) -> Header:
@@ -251,82 +265,122 @@ def _understanding() -> Iterator[None]:
         raise CannotUnderstand(f"the data set cannot be parsed ({type(error).__name__})") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """What is read of a data set."""
+
+    keywords: tuple[tuple[str, int], ...]
+    """With their tags."""
+    tags: frozenset[int]
+    """Of the keywords and of what identifies, without what refers."""
+    all_tags: tuple[BaseTag, ...]
+    """With what refers, as the library wants them."""
+
+
 @cache
-def _asked_for(extra_keywords: tuple[str, ...]) -> tuple[dict[str, BaseTag], list[BaseTag]]:
-    """Return keyword -> tag, and every tag to read; the same few questions for each object."""
+def _asked_for(extra_keywords: tuple[str, ...]) -> _Question:
+    """Return the question of a configuration: the same few for each object."""
     wanted = _TAGS | keyword_tags(extra_keywords)
-    tags = {*wanted.values(), *_ALWAYS.values(), *references.TOP_LEVEL_TAGS}
-    return {keyword: Tag(tag) for keyword, tag in wanted.items()}, sorted(map(Tag, tags))
-
-
-def _header(ds: Dataset, transfer_syntax_uid: str, wanted: Mapping[str, BaseTag]) -> Header:
-    encodings = _encodings(ds)
-    keywords = {keyword: _value(ds, tag, encodings) for keyword, tag in wanted.items() if tag in ds}
-    sop_class_uid = _uid(ds, "SOPClassUID")
-    study = _uid(ds, "StudyInstanceUID")
-    frame = keywords.get("FrameOfReferenceUID")
-    modality = keywords.get("Modality")
-    found, types = references.collect(ds, sop_class_uid)
-    if types:
-        keywords["ContourGeometricType"] = types
-    return Header(
-        sop_class_uid=sop_class_uid,
-        sop_instance_uid=_uid(ds, "SOPInstanceUID"),
-        study_instance_uid=study,
-        series_instance_uid=_uid(ds, "SeriesInstanceUID"),
-        transfer_syntax_uid=Uid(transfer_syntax_uid),
-        frame_of_reference_uid=Uid(frame) if isinstance(frame, str) and frame else None,
-        modality=modality if isinstance(modality, str) else "",
-        patient_key=_patient_key(ds, study, encodings),
-        keywords=keywords,
-        references=tuple(found),
+    tags = frozenset((*wanted.values(), *_ALWAYS.values()))
+    return _Question(
+        keywords=tuple(wanted.items()),
+        tags=tags,
+        all_tags=tuple(map(Tag, tags | references.TOP_LEVEL_TAGS)),
     )
 
 
-def _read(content: Encoded, tags: Sequence[int]) -> Dataset:
-    """Return the raw elements of `tags`; the data set must be whole up to its last byte."""
-    data = content.data
-    ds = _of_head(data[:HEAD], len(data), content.transfer_syntax_uid, tags)
-    if ds is None:
-        return _streamed(BytesIO(data), len(data), content.transfer_syntax_uid, tags)
-    return ds
+def _header(read: _Elements, transfer_syntax_uid: str, question: _Question) -> Header:
+    values, encodings = read.values, _encodings(read)
+    keywords = {
+        keyword: _value(values[tag], tag, encodings, read.little)
+        for keyword, tag in question.keywords
+        if tag in values
+    }
+    study = _uid(read, "StudyInstanceUID")
+    frame = keywords.get("FrameOfReferenceUID")
+    modality = keywords.get("Modality")
+    if read.contour_types:
+        keywords["ContourGeometricType"] = list(read.contour_types)
+    return Header(
+        sop_class_uid=_uid(read, "SOPClassUID"),
+        sop_instance_uid=_uid(read, "SOPInstanceUID"),
+        study_instance_uid=study,
+        series_instance_uid=_uid(read, "SeriesInstanceUID"),
+        transfer_syntax_uid=Uid(transfer_syntax_uid),
+        frame_of_reference_uid=Uid(frame) if isinstance(frame, str) and frame else None,
+        modality=modality if isinstance(modality, str) else "",
+        patient_key=_patient_key(
+            *(values.get(_ALWAYS[keyword], b"") for keyword in _PATIENT), study, encodings
+        ),
+        keywords=keywords,
+        references=read.references,
+    )
+
+
+def _read(content: Encoded, question: _Question) -> _Elements:
+    """Return the elements in question; the data set must be whole up to its last byte."""
+    data, syntax = content.data, content.transfer_syntax_uid
+    read = _of_head(data[:HEAD], len(data), syntax, question)
+    return _streamed(BytesIO(data), len(data), syntax, question) if read is None else read
 
 
 def _streamed(
-    stream: BinaryIO, size: int, transfer_syntax_uid: str, tags: Sequence[int]
-) -> Dataset:
-    """Return the raw elements of `tags` of a data set of `size` bytes, whole to its last byte."""
+    stream: BinaryIO, size: int, transfer_syntax_uid: str, question: _Question
+) -> _Elements:
+    """Return the elements of a data set of `size` bytes, whole to its last byte."""
     if transfer_syntax_uid != DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        ds, position, pixels = _elements(stream, transfer_syntax_uid, tags)
+        read, position, pixels = _elements(stream, transfer_syntax_uid, question)
         _check_end(size, position, pixels)
-        return ds
+        return read
     plain = Inflated(stream, size)
-    ds, position, pixels = _elements(plain, transfer_syntax_uid, tags)
+    read, position, pixels = _elements(plain, transfer_syntax_uid, question)
     _check_end(plain.end(), position, pixels)
-    return ds
+    return read
 
 
 def _of_head(
-    head: Buffer, size: int, transfer_syntax_uid: str, tags: Sequence[int]
-) -> Dataset | None:
+    head: Buffer, size: int, transfer_syntax_uid: str, question: _Question
+) -> _Elements | None:
     """Return the elements of a data set of which only the beginning is looked at.
 
     Where the pixels begin within it, the rest cannot change what was read. None where the whole
     has to be read, and judged.
     """
-    if size <= len(head) or transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        return None
+    if (found := _plain(head, transfer_syntax_uid, question)) is not None:
+        read, position, pixels = found
+        _check_end(size, position, pixels)
+        return read
+    if size <= len(head):
         return None
     with suppress(Exception):  # cut off inside a value
-        ds, position, pixels = _elements(BytesIO(head), transfer_syntax_uid, tags)
-        if pixels is not None:
-            _check_end(size, position, pixels)
-            return ds
+        read, position, pixels_or_none = _elements(BytesIO(head), transfer_syntax_uid, question)
+        if pixels_or_none is not None:
+            _check_end(size, position, pixels_or_none)
+            return read
     return None
 
 
+def _plain(
+    head: Buffer, transfer_syntax_uid: str, question: _Question
+) -> tuple[_Elements, int, _Pixels] | None:
+    """Return the elements of a simple image and what begins behind them; None of anything else."""
+    if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
+        return None
+    implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+    found = read_beginning(head, implicit=implicit, wanted=question.tags, most=_ELEMENTS)
+    if found is None:
+        return None
+    read = _Elements(values=found.values, little=True, references=(), contour_types=())
+    if _text(read, "SOPClassUID") in references.PATHS:
+        return None  # its references are in sequences
+    return read, found.position, found.pixels
+
+
 def _elements(
-    stream: BinaryIO | Inflated, transfer_syntax_uid: str, tags: Sequence[int]
-) -> tuple[Dataset, int, _Pixels | None]:
+    stream: BinaryIO | Inflated, transfer_syntax_uid: str, question: _Question
+) -> tuple[_Elements, int, _Pixels | None]:
     """Return the elements before the pixels, how far they reach, and what begins there."""
     begin = stream.tell()
     stopped: list[_Pixels] = []
@@ -345,9 +399,15 @@ def _elements(
         is_implicit_VR=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
         is_little_endian=transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN,
         stop_when=at_pixels,
-        specific_tags=list(tags),
+        specific_tags=list(question.all_tags),
     )
-    return ds, stream.tell() - begin, stopped[-1] if stopped else None
+    position = stream.tell() - begin
+    values = {tag: _raw(ds, tag) for tag in question.tags if tag in ds}
+    little = transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+    bare = _Elements(values=values, little=little, references=(), contour_types=())
+    found, types = references.collect(ds, _text(bare, "SOPClassUID"))
+    read = replace(bare, references=tuple(found), contour_types=types)
+    return read, position, stopped[-1] if stopped else None
 
 
 def _check_end(size: int, position: int, pixels: _Pixels | None) -> None:
@@ -365,16 +425,19 @@ def _check_end(size: int, position: int, pixels: _Pixels | None) -> None:
 
 
 def _raw(ds: Dataset, tag: int) -> bytes:
-    """Return the bytes of an element, empty when it is absent, too long or a sequence."""
-    if tag not in ds:
-        return b""
+    """Return the bytes of an element, empty when it is too long or a sequence."""
     value = ds.get_item(tag).value
-    return value if isinstance(value, bytes) and len(value) <= _LONGEST else b""
+    return value if isinstance(value, bytes) and len(value) <= LONGEST else b""
 
 
-def _uid(ds: Dataset, keyword: str) -> Uid:
-    tag = tag_for_keyword(keyword)
-    text = _raw(ds, tag or 0).strip(b"\0 ").decode("ascii", "replace")
+def _text(read: _Elements, keyword: str) -> str:
+    """Return the text of a UID, empty when there is none."""
+    raw = read.values.get(_ALWAYS[keyword], b"")
+    return raw.strip(b"\0 ").decode("ascii", "replace")
+
+
+def _uid(read: _Elements, keyword: str) -> Uid:
+    text = _text(read, keyword)
     if not text:
         raise CannotUnderstand(f"{keyword} is missing")
     if not _UID.fullmatch(text):
@@ -382,38 +445,44 @@ def _uid(ds: Dataset, keyword: str) -> Uid:
     return Uid(text)
 
 
-def _encodings(ds: Dataset) -> list[str]:
+def _encodings(read: _Elements) -> tuple[str, ...]:
     """Return Python's names of the character sets; unknown terms are left out."""
-    terms = _raw(ds, _ALWAYS["SpecificCharacterSet"]).decode("ascii", "replace").split("\\")
-    names = [python_encoding[t.strip("\0 ")] for t in terms if t.strip("\0 ") in python_encoding]
-    return names or [python_encoding[""]]
+    raw = read.values.get(_ALWAYS["SpecificCharacterSet"], b"")
+    terms = [term.strip("\0 ") for term in raw.decode("ascii", "replace").split("\\")]
+    known = tuple(python_encoding[term] for term in terms if term in python_encoding)
+    return known or (python_encoding[""],)
 
 
-def _decode(raw: bytes, encodings: list[str]) -> str:
+def _decode(raw: bytes, encodings: tuple[str, ...]) -> str:
     """Return text; what the character set does not hold becomes a replacement character."""
     if raw.isascii() and b"\x1b" not in raw:
         return raw.decode("ascii")
     if b"\x1b" in raw:
         try:
-            return str(decode_bytes(raw, encodings, set(b"\\")))
+            return str(decode_bytes(raw, list(encodings), set(b"\\")))
         except (UnicodeError, LookupError):
             return raw.decode("ascii", "replace")
     return raw.decode(encodings[0], "replace")
 
 
-def _value(ds: Dataset, tag: int, encodings: list[str]) -> Value:
-    """Return the value of an element as JSON can hold it."""
-    element = ds.get_item(tag)
-    raw = _raw(ds, tag)
+def _value(raw: bytes, tag: int, encodings: tuple[str, ...], little: bool) -> Value:  # noqa: FBT001 - for each value
+    """Return the value of an element as JSON can hold it.
+
+    From one slice to the next nearly all of them are the same: what is short is remembered.
+    """
+    convert = _converted_before if len(raw) <= _REMEMBERED else _converted
+    return convert(raw, tag, encodings, little)
+
+
+def _converted(raw: bytes, tag: int, encodings: tuple[str, ...], little: bool) -> Value:  # noqa: FBT001 - as above
     if not raw:
         return None
     vr = _vr(tag)
     if vr == "AT":
-        order = "<" if getattr(element, "is_little_endian", True) else ">"
-        pairs = struct.iter_unpack(f"{order}HH", raw[: len(raw) // 4 * 4])
+        pairs = struct.iter_unpack(f"{'<' if little else '>'}HH", raw[: len(raw) // 4 * 4])
         return _one_or_list([f"{group:04X}{number:04X}" for group, number in pairs])
     if vr in _BINARY:
-        return _numbers(raw, _BINARY[vr], little=getattr(element, "is_little_endian", True))
+        return _numbers(raw, _BINARY[vr], little=little)
     if vr in _LONG_TEXT_VRS:
         return _decode(raw, encodings).rstrip("\0 ")
     parts = [part.strip("\0 ") for part in _decode(raw, encodings).split("\\")]
@@ -422,6 +491,11 @@ def _value(ds: Dataset, tag: int, encodings: list[str]) -> Value:
     if vr in _FLOAT_VRS:
         return _one_or_list([_number(part, float) for part in parts])
     return _one_or_list(parts)
+
+
+_REMEMBERED: Final = 256
+"""Bytes of the longest value that is remembered; its memory has a bound: 512 of them."""
+_converted_before: Final = lru_cache(maxsize=512)(_converted)
 
 
 @cache
@@ -454,18 +528,17 @@ def _one_or_list(values: list[Any]) -> Value:
     return values
 
 
-def _patient_key(ds: Dataset, study_instance_uid: str, encodings: list[str]) -> str:
+@lru_cache(maxsize=64)
+def _patient_key(
+    patient_id: bytes, issuer: bytes, study_instance_uid: str, encodings: tuple[str, ...]
+) -> str:
     """Return a hash of PatientID and issuer; of the study where the PatientID is empty.
 
     Patients without an identifier must not all become one.
     """
-
-    def text(keyword: str) -> str:
-        decoded = _decode(_raw(ds, _ALWAYS[keyword]), encodings).strip("\0 ")
-        return unicodedata.normalize("NFC", decoded)
-
-    patient = text("PatientID")
-    identity = f"patient\0{patient}\0{text('IssuerOfPatientID')}"
-    if not patient:
-        identity = f"study\0{study_instance_uid}"
+    patient, by = (
+        unicodedata.normalize("NFC", _decode(raw, encodings).strip("\0 "))
+        for raw in (patient_id, issuer)
+    )
+    identity = f"patient\0{patient}\0{by}" if patient else f"study\0{study_instance_uid}"
     return hashlib.sha256(identity.encode()).hexdigest()[:32]

@@ -13,9 +13,7 @@ with the reason.
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -126,7 +124,7 @@ class Intake:
         self._clock = clock
         self._extra = tuple(extra_keywords)
         self._heads = Heads()
-        self._pending: dict[str, Counter[str]] = {}
+        self._pending: dict[str, dict[str, int]] = {}
         """SOP Instance UID -> contents that are durable and on their way to a row."""
         self._pending_lock = threading.Lock()
         self._max_object_bytes = max_object_bytes
@@ -386,11 +384,10 @@ class Intake:
         """Let a file that is durable have its row soon."""
         uid, sha256 = header.sop_instance_uid, published.sha256
 
-        def committed(done: Future[tuple[Kept, bool]]) -> None:
+        def committed(done: tuple[Kept, bool] | None, error: Exception | None) -> None:
             self._note_pending(uid, sha256, -1)
-            error = done.exception()
-            if error is None:
-                kept, used = done.result()
+            if done is not None:
+                kept, used = done
                 self._settled(published, used=used, news=kept is not Kept.DUPLICATE)
             else:  # a mistake of ours: the file stays, and the next start tries again
                 event(_log, "arrival_has_no_row", level=logging.ERROR, error=error,
@@ -409,8 +406,8 @@ class Intake:
 
     def _note_pending(self, sop_instance_uid: str, sha256: str, change: int) -> None:
         with self._pending_lock:
-            contents = self._pending.setdefault(sop_instance_uid, Counter())
-            contents[sha256] += change
+            contents = self._pending.setdefault(sop_instance_uid, {})
+            contents[sha256] = contents.get(sha256, 0) + change
             if not contents[sha256]:
                 del contents[sha256]
             if not contents:

@@ -12,7 +12,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Self
+from functools import lru_cache
+from typing import Final
 
 from node.domain import AETitle, Source
 
@@ -35,11 +36,6 @@ class Receipt:
     size: int
     """Bytes of the data set."""
 
-    @classmethod
-    def blank(cls, source: Source) -> Self:
-        """Return a receipt as long as any other from this source."""
-        return cls(source=source, received_at=_NO_TIME, sha256="0" * _CHECKSUM, size=0)
-
     def encode(self) -> bytes:
         """Return it as bytes, an even number of them."""
         text = json.dumps(
@@ -55,6 +51,14 @@ class Receipt:
         ).encode("ascii")
         text += b" " * (len(text) % 2)
         return hashlib.sha256(text).hexdigest().encode("ascii") + text
+
+
+@lru_cache(maxsize=64)
+def receipt_size(source: Source) -> int:
+    """Return the length in bytes of every receipt for what comes from a source."""
+    return len(
+        Receipt(source=source, received_at=_NO_TIME, sha256="0" * _CHECKSUM, size=0).encode()
+    )
 
 
 def read_receipt(raw: bytes) -> Receipt | None:

@@ -16,7 +16,7 @@ from node.domain import Header, Source
 from node.store.files import BlobFiles, Part, Published
 from node.store.header import HEAD, parse_head, parse_stream
 from node.store.part10 import prefix
-from node.store.receipt import Receipt
+from node.store.receipt import Receipt, receipt_size
 
 _POOLED: Final = 64
 """Buffers that are kept for the next object."""
@@ -68,10 +68,14 @@ class Spool:
     ) -> None:
         self._files = files
         self._heads = heads
-        self._sop_class_uid = sop_class_uid
-        self._sop_instance_uid = sop_instance_uid
         self._transfer_syntax_uid = transfer_syntax_uid
         self._source = source
+        self._prefix = prefix(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            receipt=bytes(receipt_size(source)),  # which stands at its end
+        )
         self._digest = hashlib.sha256(transfer_syntax_uid.encode("ascii", "replace"))
         self._head: bytearray | None = heads.lend()
         self._part: Part | None = None
@@ -87,7 +91,7 @@ class Spool:
             The file could not be written; nothing remains of it.
         """
         if self._part is None:
-            self._part = self._files.begin(len(self._prefix(Receipt.blank(self._source))))
+            self._part = self._files.begin(len(self._prefix))
         self._files.extend(self._part, data)
         self._digest.update(data)
         begin, self.size = self.size, self.size + len(data)
@@ -131,9 +135,10 @@ class Spool:
         receipt = Receipt(
             source=self._source, received_at=received_at, sha256=self.sha256(), size=self.size
         )
+        proof = receipt.encode()
         return self._files.finish(
             part,
-            self._prefix(receipt),
+            self._prefix[: -len(proof)] + proof,
             sha256=receipt.sha256,
             transfer_syntax_uid=self._transfer_syntax_uid,
         )
@@ -155,11 +160,3 @@ class Spool:
         with os.fdopen(os.dup(self._part.descriptor), "rb") as file:
             file.seek(self._part.prefix)
             yield file
-
-    def _prefix(self, receipt: Receipt) -> bytes:
-        return prefix(
-            sop_class_uid=self._sop_class_uid,
-            sop_instance_uid=self._sop_instance_uid,
-            transfer_syntax_uid=self._transfer_syntax_uid,
-            receipt=receipt.encode(),
-        )

@@ -67,11 +67,35 @@ class _Work:
         self.sync = sync
         self.done: Future[Any] = Future()
 
+    def tell(self, value: Any, error: Exception | None) -> None:  # noqa: ANN401 - of the closure
+        """Hand the outcome to who waits."""
+        if error is None:
+            self.done.set_result(value)
+        else:
+            self.done.set_exception(error)
 
-class _Late(_Work):
+
+class _Late:
     """A closure that nobody waits for; it stays until it is committed, or is wrong itself."""
 
-    __slots__ = ()
+    __slots__ = ("run", "sync", "then")
+
+    def __init__(
+        self,
+        run: Callable[[Connection], Any],
+        sync: Sequence[Path],
+        then: Callable[[Any, Exception | None], None],
+    ) -> None:
+        self.run = run
+        self.sync = sync
+        self.then = then
+
+    def tell(self, value: Any, error: Exception | None) -> None:  # noqa: ANN401 - of the closure
+        """Hand the outcome on; what goes wrong with it is no reason to stop committing."""
+        try:
+            self.then(value, error)
+        except Exception:
+            logger.exception("event=after_commit_failed")
 
 
 class Access(Protocol):
@@ -214,7 +238,7 @@ class Database:
         run: Callable[[Connection], T],
         *,
         sync: Sequence[Path],
-        then: Callable[[Future[T]], None],
+        then: Callable[[T | None, Exception | None], None],
     ) -> None:
         """Run a closure in one of the next transactions, in order.
 
@@ -223,8 +247,8 @@ class Database:
         run, sync
             As for `write`.
         then : callable
-            Called once, by who commits: with the result after the commit, or with the error of
-            this very closure. Must not write, read, or block.
+            Called once, by who commits: with the result after the commit, or with None and the
+            error of this very closure. Must not write, read, block, or raise.
 
         Raises
         ------
@@ -235,8 +259,7 @@ class Database:
         """
         if self._refused is not None or self._taken - self._settled >= _MOST_LATE:
             self.settle()
-        work = _Late(run, sync)
-        work.done.add_done_callback(then)
+        work = _Late(run, sync, then)
         with self._gate:
             if self._closed:
                 raise LedgerError("the ledger is closed", hint="start the node")
@@ -357,11 +380,11 @@ class Database:
 
         What was to be written soon comes first, so that the batch sees it.
         """
-        late: list[_Work] = [self._late.popleft() for _ in range(min(BATCH, len(self._late)))]
-        if ready := self._synced(late + batch):
+        late = [self._late.popleft() for _ in range(min(BATCH, len(self._late)))]
+        if ready := self._synced([*late, *batch]):
             self._commit(ready)
 
-    def _synced(self, batch: list[_Work]) -> list[_Work]:
+    def _synced(self, batch: list[_Work | _Late]) -> list[_Work | _Late]:
         """Sync each folder once; return the work whose folders are durable."""
         failed: dict[Path, Exception] = {}
         for folder in {folder for work in batch for folder in work.sync}:
@@ -377,9 +400,9 @@ class Database:
                 self._refuse([work], errors[0])
         return [work for work in batch if failed.keys().isdisjoint(work.sync)]
 
-    def _commit(self, batch: list[_Work]) -> None:
+    def _commit(self, batch: list[_Work | _Late]) -> None:
         """Run all in one transaction and wake their callers after it is durable."""
-        outcomes: list[tuple[_Work, Any, Exception | None]] = []
+        outcomes: list[tuple[_Work | _Late, Any, Exception | None]] = []
         committing = False
         connection: Connection | None = None
         try:
@@ -404,15 +427,12 @@ class Database:
         late = 0
         for work, value, error_of_one in outcomes:
             late += isinstance(work, _Late)
-            if error_of_one is None:
-                work.done.set_result(value)
-            else:
-                work.done.set_exception(error_of_one)
+            work.tell(value, error_of_one)
         if late:
             self._refused = None
             self._settled += late
 
-    def _refuse(self, batch: list[_Work], error: Exception) -> None:
+    def _refuse(self, batch: Sequence[_Work | _Late], error: Exception) -> None:
         """Tell those who wait; the others go back to where they stood."""
         late = [work for work in batch if isinstance(work, _Late)]
         self._late.extendleft(reversed(late))
@@ -420,7 +440,7 @@ class Database:
             self._refused = error
         for work in batch:
             if not isinstance(work, _Late):
-                work.done.set_exception(error)
+                work.tell(None, error)
 
     def _refuse_waiting(self, refused: LedgerError) -> None:
         """Refuse what queued up behind a failed commit.
@@ -432,14 +452,14 @@ class Database:
             if work is None:
                 self._enqueue(None)
                 return
-            work.done.set_exception(refused)
+            work.tell(None, refused)
 
 
 def _nothing(_: Connection) -> None:
     """Write nothing, after everything that came before."""
 
 
-def _run(connection: Connection, work: _Work) -> tuple[Any, Exception | None]:
+def _run(connection: Connection, work: _Work | _Late) -> tuple[Any, Exception | None]:
     """Run one closure in its savepoint; its error is its own, a lost transaction is everyone's."""
     at_driver(connection, f"SAVEPOINT {_SAVEPOINT}")
     try:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from node.store.part10 import EXPLICIT_VR_LITTLE_ENDIAN, prefix, received
-from node.store.receipt import Receipt, read_receipt
+from node.store.receipt import Receipt, read_receipt, receipt_size
 from tests.store_kit import CT, source
 
 RECEIPT = Receipt(
@@ -32,8 +32,9 @@ def test_a_receipt_comes_back_from_the_beginning_of_its_file():
     assert received(data + b"data set") == (RECEIPT, EXPLICIT_VR_LITTLE_ENDIAN, len(data))
 
 
-def test_a_blank_one_takes_the_same_place():
-    assert len(Receipt.blank(RECEIPT.source).encode()) == len(RECEIPT.encode())
+def test_every_one_of_a_source_takes_the_same_place():
+    assert receipt_size(RECEIPT.source) == len(RECEIPT.encode())
+    assert receipt_size(RECEIPT.source) == len(replace(RECEIPT, size=2**60).encode())
     assert len(head(RECEIPT.encode())) % 2 == 0
 
 

@@ -261,7 +261,7 @@ def test_closing_finishes_what_waits_and_refuses_what_comes_later(url):
 def soon(database, number, told=None):
     """Hand over an insert that nobody waits for."""
     told = [] if told is None else told
-    database.write_soon(insert(number), sync=(), then=told.append)
+    database.write_soon(insert(number), sync=(), then=lambda *outcome: told.append(outcome))
 
 
 def test_what_is_to_be_written_soon_is_there_at_the_next_look_and_before_the_next_write(database):
@@ -294,16 +294,16 @@ def test_it_shares_its_commit_with_others(database):
     database.settle()
 
     assert len(commits) < 10
-    assert [done.result() for done in told] == list(range(20))
+    assert told == [(number, None) for number in range(20)]
 
 
 def test_it_is_written_without_anybody_asking(database):
     told = []
     written = threading.Event()
-    database.write_soon(insert(1), sync=(), then=lambda done: (told.append(done), written.set()))
+    database.write_soon(insert(1), sync=(), then=lambda *done: (told.append(done), written.set()))
 
     assert written.wait(5)
-    assert told[0].result() == 1
+    assert told == [(1, None)]
 
 
 def test_while_the_database_refuses_it_stays_and_nothing_new_is_taken(database, tmp_path):
@@ -324,7 +324,7 @@ def test_while_the_database_refuses_it_stays_and_nothing_new_is_taken(database, 
     soon(database, 3, told)
 
     assert numbers(database) == [1, 3]
-    assert [done.result() for done in told] == [1, 3]
+    assert told == [(1, None), (3, None)]
 
 
 def test_its_own_error_is_told_and_does_not_hold_the_others_up(database):
@@ -333,8 +333,19 @@ def test_its_own_error_is_told_and_does_not_hold_the_others_up(database):
         soon(database, number, told)
 
     assert numbers(database) == [1, 2]
-    assert [done.exception() is None for done in told] == [True, False, True]
-    assert isinstance(told[1].exception(), LedgerError)
+    assert [error is None for _, error in told] == [True, False, True]
+    assert isinstance(told[1][1], LedgerError)
+
+
+def test_an_outcome_that_cannot_be_handed_on_stops_nobody(database):
+    def fail(*_):
+        raise RuntimeError("a mistake of ours")
+
+    database.write_soon(insert(1), sync=(), then=fail)
+    soon(database, 2)
+
+    assert numbers(database) == [1, 2]
+    assert database.alive
 
 
 def test_a_folder_that_cannot_be_synced_keeps_it_waiting(url, tmp_path):
@@ -345,7 +356,7 @@ def test_a_folder_that_cannot_be_synced_keeps_it_waiting(url, tmp_path):
             raise OutOfResources(os.strerror(errno.EIO))
 
     database = Database(url, sync_directory=sync)
-    database.write_soon(insert(1), sync=(tmp_path,), then=lambda _: None)
+    database.write_soon(insert(1), sync=(tmp_path,), then=lambda *_: None)
     with pytest.raises(OutOfResources):
         database.settle()
     assert database.write(insert(2)) == 2, "those who need no folder go on"
