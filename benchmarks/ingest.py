@@ -1,11 +1,13 @@
 """Receiving side by side: our node, stock pynetdicom, storescp, Orthanc; same bytes, same run.
 
-``.venv/bin/python -m benchmarks.ingest [--slices 240] [--repeats 5] [--associations 1 4 16]``
+``.venv/bin/python -m benchmarks.ingest [--slices 240] [--repeats 5] [--associations 1 4 16]
+[--servers node storescp Orthanc]``; one row of the table with these three takes a minute or two.
 
 A raw sender writes messages that were encoded beforehand over loopback, so that the receiver is
 the bottleneck. All servers run as processes of their own, both ends with TCP_NODELAY. Figures:
 slices a second; the server's CPU time a slice from ``/proc/<pid>/stat`` (children that ended
-included); its peak memory; the round trip of a C-ECHO. Medians of the repeats, which are
+included); its peak memory; the round trip of a C-ECHO; an association with a C-ECHO from connecting
+to its release. Medians of the repeats, which are
 interleaved: each repeat asks every server in turn and begins with another one. Before each run
 as many bytes as will be stored are written to the disk and removed again, so that no server pays
 for memory that the machine has not touched before.
@@ -245,12 +247,29 @@ def blast(port: int, called: str, data_sets: list[bytes], associations: int) -> 
 def echo_ms(port: int, called: str, times: int = 100) -> float:
     """Return the median round trip of a C-ECHO, in milliseconds."""
     sender = Sender(port, called)
+    taken = median_ms(lambda: sender.ask(ECHO_REQUEST), times)
+    sender.release()
+    return taken
+
+
+def association_ms(port: int, called: str, times: int = 20) -> float:
+    """Return the median time to connect, associate, echo once and release, in milliseconds."""
+
+    def whole() -> None:
+        sender = Sender(port, called)
+        sender.ask(ECHO_REQUEST)
+        sender.release()
+
+    return median_ms(whole, times)
+
+
+def median_ms(run: Callable[[], object], times: int) -> float:
+    """Return how long a call takes, in milliseconds."""
     taken = []
     for _ in range(times):
         begun = time.perf_counter()
-        sender.ask(ECHO_REQUEST)
+        run()
         taken.append(time.perf_counter() - begun)
-    sender.release()
     return 1e3 * statistics.median(taken)
 
 
@@ -482,6 +501,8 @@ class Figures:
     """[MiB]"""
     echo: float
     """[ms]"""
+    association: float
+    """[ms]"""
 
 
 def once(
@@ -504,15 +525,17 @@ def once(
                 cpu=1e3 * cpu / len(timed),
                 memory=peak_mib(running.pid),
                 echo=echo_ms(running.port, running.called),
+                association=association_ms(running.port, running.called),
             )
     finally:
         shutil.rmtree(folder)
 
 
-def measure(count: int, associations: int, repeats: int) -> dict[str, list[Figures]]:
+def measure(
+    count: int, associations: int, repeats: int, names: list[str]
+) -> dict[str, list[Figures]]:
     """Return server -> figures of each repeat; the servers take turns."""
-    found: dict[str, list[Figures]] = {name: [] for name in SERVERS}
-    names = list(SERVERS)
+    found: dict[str, list[Figures]] = {name: [] for name in names}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
@@ -528,18 +551,21 @@ def table(found: dict[str, list[Figures]], associations: int) -> None:
     middle = {
         name: [
             statistics.median(getattr(run, field) for run in runs)
-            for field in ("rate", "cpu", "memory", "echo")
+            for field in ("rate", "cpu", "memory", "echo", "association")
         ]
         for name, runs in found.items()
         if runs
     }
-    for name, (rate, cpu, memory, echo) in middle.items():
-        print(f"{name:32}{associations:6d}{rate:10.0f}{cpu:12.2f}{memory:10.0f}{echo:10.2f}")
-    ours, theirs = middle[next(iter(SERVERS))], middle.get(list(SERVERS)[-1])
-    if theirs is not None:
-        rate, cpu, memory, echo = (a / b for a, b in zip(ours, theirs, strict=True))
-        ratios = f"{rate:9.2f}x{cpu:11.2f}x{memory:9.2f}x{echo:9.2f}x"
-        print(f"{'node / Orthanc':32}{associations:6d}{ratios}")
+    for name, (rate, cpu, memory, echo, association) in middle.items():
+        times = f"{echo:10.2f}{association:10.2f}"
+        print(f"{name:32}{associations:6d}{rate:10.0f}{cpu:12.2f}{memory:10.0f}{times}")
+    ours, theirs = middle.get(next(iter(SERVERS))), middle.get(list(SERVERS)[-1])
+    if ours is not None and theirs is not None:
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        shown = "".join(
+            f"{ratio:{width}.2f}x" for ratio, width in zip(ratios, (9, 11, 9, 9, 9), strict=True)
+        )
+        print(f"{'node / Orthanc':32}{associations:6d}{shown}")
 
 
 def main() -> None:
@@ -548,6 +574,9 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=240)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument(
+        "--servers", nargs="+", default=list(SERVERS), help="beginnings of names in the table"
+    )
     parser.add_argument("--serve", nargs=3, metavar=("KIND", "PORT", "FOLDER"))
     arguments = parser.parse_args()
     if arguments.serve:
@@ -556,9 +585,12 @@ def main() -> None:
         return
     print(f"{arguments.slices} slices of 512 x 512, medians of {arguments.repeats};", end=" ")
     print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, both ends TCP_NODELAY=1")
-    print(f"{'server':32}{'assoc.':>6}{'slices/s':>10}{'CPU ms/sl':>12}{'MiB':>10}{'echo ms':>10}")
+    print(f"{'server':32}{'assoc.':>6}{'slices/s':>10}{'CPU ms/sl':>12}{'MiB':>10}", end="")
+    print(f"{'echo ms':>10}{'assoc. ms':>10}")
+    names = [name for name in SERVERS if name.startswith(tuple(arguments.servers))]
     for associations in arguments.associations:
-        table(measure(arguments.slices, associations, arguments.repeats), associations)
+        found = measure(arguments.slices, associations, arguments.repeats, names)
+        table(found, associations)
 
 
 if __name__ == "__main__":
