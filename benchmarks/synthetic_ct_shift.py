@@ -1,12 +1,16 @@
 """CycleGAN from the shipped network to a site unlike its training, without pairs.
 
     python benchmarks/synthetic_ct_shift.py --archive ../shared/data/train_sts_ct.tar.xz \
-        --out /tmp/shift --steps 1500
+        --out /tmp/shift --minutes 16
+    python benchmarks/synthetic_ct_shift.py --archive ../shared/data/train_sts_ct.tar.xz \
+        --out /tmp/shift --minutes 5 --mode pix2pix
 
 The site is one simulated scanner outside the ranges that the network was trained on: softer
 spectrum, more scatter left, fewer photons, larger voxels (`SITE`, `PIXEL_MM`). Its CBCTs are of one
-half of the training patients, its CTs of the other half. The six held-out patients, seen by the
-same scanner, are scored once, at the end: raw, the network as it came, and adapted. HU in the body.
+half of the training patients, its CTs of the other half; CycleGAN never sees the truth of its
+CBCTs (only their body's outline). Pix2Pix is given it. Which average of a CycleGAN's run is taken
+is chosen without pairs (`sct_site.choose`). The six held-out patients, seen by the same scanner,
+are scored once, at the end: raw, the network as it came, and adapted. HU in the body.
 """
 
 import argparse
@@ -23,13 +27,14 @@ from safetensors.torch import load_file
 from models.cbct_sim import MU_WATER, CbctSettings, Fan
 from models.pack import PACKS
 from models.sct_net import SctNet, SctNetConfig
-from models.training.evaluate_sct import as_network, evaluate, torch_network
-from models.training.loop import WEIGHTS, Budget, run
-from models.training.sct_adversarial import PATCHES, AdversarialRecipe, CycleGan
+from models.training.evaluate_sct import as_network, evaluate
+from models.training.loop import Budget, run
+from models.training.sct_adversarial import PATCHES, AdversarialRecipe, CycleGan, Pix2Pix
 from models.training.sct_data import HELD_OUT, Ct, read_sts
 from models.training.sct_pairs import Pair, load_pair, make_pair, on_grid, save_pair
 from models.training.sct_pictures import draw_samples
 from models.training.sct_sampling import PairSampler
+from models.training.sct_site import choose
 
 PIXEL_MM: Final = 2.4
 """Trained on .95 to 2.1."""
@@ -84,13 +89,31 @@ def images(cts: list[Ct], out: Path, *, parts: int, slices: int) -> list[Pair]:
     return made
 
 
+def _unknown(pair: Pair) -> Pair:
+    """Return `pair` without its truth."""
+    return replace(pair, ct=pair.cbct)
+
+
+def _task(
+    mode: str, start: SctNet, site: list[Pair], others: list[Pair], recipe: AdversarialRecipe
+) -> CycleGan | Pix2Pix:
+    slices = start.config.slices
+    if mode == "pix2pix":
+        sampler = PairSampler(site, slices, recipe.seed, sizes=PATCHES)
+        return Pix2Pix(sampler, start, recipe)
+    apart = [_unknown(p) for p in site]
+    sampler = PairSampler(apart, slices, recipe.seed, sizes=PATCHES, others=others)
+    return CycleGan(sampler, start, recipe)
+
+
 def main() -> None:
     """Adapt, then score the held-out patients once."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--archive", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, default=PACKS / "sct-pelvis/weights.safetensors")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--minutes", type=float, default=16)
+    parser.add_argument("--mode", choices=("cyclegan", "pix2pix"), default="cyclegan")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -101,20 +124,25 @@ def main() -> None:
     config, recipe = SctNetConfig(), AdversarialRecipe(seed=args.seed)
     start = SctNet(config)
     start.load_state_dict(load_file(args.start))
-    sampler = PairSampler(site, config.slices, args.seed, sizes=PATCHES, others=others)
-    task, folder = CycleGan(sampler, start, recipe), args.out / "run"
-    record = {"mode": "cyclegan", "recipe": asdict(recipe), "pairs": len(site)}
-    run(task, folder, Budget(steps=args.steps), record, lambda t: print(t, flush=True))
+    folder = args.out / args.mode
+    task = _task(args.mode, start, site, others, recipe)
+    record = {"mode": args.mode, "recipe": asdict(recipe), "pairs": len(site)}
+    budget = Budget(minutes=args.minutes)
+    run(task, folder, budget, record, lambda t: print(t, flush=True))
+    adapted: SctNet = task.average
+    if isinstance(task, CycleGan):
+        adapted = choose(start, task.choices, [_unknown(p) for p in site], others)
+        print(f"taken: average {task.choices.index(adapted) + 1} of {len(task.choices)}")
     held = images(
         [c for c in cts if c.name in HELD_OUT], args.out / "held", parts=1, slices=HELD_SLICES
     )
     networks = {
         "start": as_network(start.eval()),
-        "adapted": torch_network(folder / WEIGHTS, config),
+        "adapted": as_network(adapted.eval()),
     }
     found = {name: evaluate(network, held) for name, network in networks.items()}
-    draw_samples(args.out / "held.png", held[:4], networks["adapted"], config.slices)
-    (args.out / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw_samples(folder / "held.png", held[:4], networks["adapted"], config.slices)
+    (folder / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     mu = sum(w * m for w, m in zip(SITE.energy_weights, MU_WATER, strict=True))
     print(f"site: water {10 * mu:.3f}/cm at first, {PIXEL_MM} mm pixels")
     for name, table in found.items():

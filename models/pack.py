@@ -142,6 +142,8 @@ class InputContract(_Part):
     slice_mm: tuple[float, float]
     hu: tuple[float, float]
     """Values are clipped to this range."""
+    regions: tuple[str, ...] = ()
+    """Parts of the body (`pipelines.imaging.region.Region`) that it may be shown; none: any."""
 
 
 class Familiar(_Part):

@@ -1,7 +1,7 @@
 """Turn trained synthetic CT weights into a model pack: export, compare, self-test, OOD, card.
 
     python -m models.training.sct_pack --pairs build/sct --run build/sct-settled --id sct-pelvis
-        --version 1.1.0 --region "pelvis and thigh" --out models/packs/sct-pelvis
+        --version 1.1.0 --region "pelvis and thigh" --shown pelvis legs --out PACK
 
 Needs the ``onnx`` package besides the node's own. The self-test input is a procedural phantom: no
 patient data enters a pack. Accuracy is measured here, by the exported network, on the hold-out of
@@ -77,6 +77,8 @@ class Description:
     body_region: str
     data: tuple[DataSource, ...]
     weights_licence: str = "Apache-2.0"
+    regions: tuple[str, ...] = ()
+    """Parts of the body that the network may be shown; see `InputContract`."""
     notes: tuple[str, ...] = ()
     """More sentences on the data, for the card."""
 
@@ -132,7 +134,11 @@ def build_pack(
             for n in FILES
         ),
         contract=InputContract(
-            modality="CT", pixel_mm=(0.9, PIXEL_MM[1]), slice_mm=SLICE_MM, hu=(-1000.0, 3000.0)
+            modality="CT",
+            pixel_mm=(0.9, PIXEL_MM[1]),
+            slice_mm=SLICE_MM,
+            hu=(-1000.0, 3000.0),
+            regions=described.regions,
         ),
         familiar=familiar,
         gates={},
@@ -279,6 +285,7 @@ def main() -> None:
     parser.add_argument("--id", required=True)
     parser.add_argument("--region", required=True)
     parser.add_argument("--version", required=True)
+    parser.add_argument("--shown", nargs="*", default=[], help="regions that it may be shown")
     parser.add_argument(
         "--familiar-of", type=Path, help="pack whose likeness is kept: settling shows no new images"
     )
@@ -289,10 +296,13 @@ def main() -> None:
         version=args.version,
         title="Synthetic CT from cone-beam CT, trained on simulation",
         body_region=args.region,
+        regions=tuple(args.shown),
         data=(STS,),
         notes=(
-            "About 70 % of the pairs come from the 28 patients, 30 % from procedural phantoms "
-            "(thorax, pelvis, abdomen, head: `models/phantom.py`, `models/phantom_sites.py`). "
+            "About three of four pairs come from the 28 patients, the others from procedural "
+            "phantoms (thorax, pelvis, abdomen, head: `models/phantom.py`, "
+            "`models/phantom_sites.py`). "
+            "The training CTs are brought to fat -100 and muscle 50 HU (`sct_data.calibrated`). "
             f"Never trained on: {', '.join(sorted(HELD_OUT))}. The images are crops of some 15-20 "
             "cm around a tumor, of PET/CT quality. Attribution: Vallieres et al., Phys Med Biol "
             "60 (2015) 5471; Clark et al., J Digit Imaging 26 (2013) 1045 (TCIA).",

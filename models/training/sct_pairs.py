@@ -95,6 +95,18 @@ class AnyScanner:
         return wide_settings(seed) if hard else evaluation_settings(seed)
 
 
+class GlaringScanner:
+    """Half fans with glare: what the network settles on last, since the overlap brightens."""
+
+    pixel_mm = PIXEL_MM
+
+    def settings(self, seed: int, random: np.random.Generator) -> CbctSettings:
+        """Return the first of a seed's wide settings that is such a scanner."""
+        drawn = (wide_settings(1000 * seed + n) for n in range(1000))
+        first = next(d for d in drawn if d.fan is Fan.HALF and d.glare > 0)
+        return replace(first, hu_shift=first.hu_shift * float(random.uniform(0, 1)))
+
+
 def training_pair(ct: Ct, seed: int, scanner: Scanner | None = None) -> Pair:
     """Return a pair of `ct` seen by a scanner, on a grid and with a size drawn by `seed`."""
     scanner = scanner or AnyScanner()
@@ -234,17 +246,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first", type=int, default=0, help="number of the first pair")
     parser.add_argument("--count", type=int, default=280)
+    parser.add_argument("--glaring", action="store_true", help="half fans with glare alone")
     parser.add_argument("--phantom-share", type=float, default=0.3)
     args = parser.parse_args()
     cts = sorted(read_sts(args.archive), key=lambda c: c.name)
     for pair in evaluation_pairs(cts):
         save_pair(pair, args.out / "evaluation" / f"{pair.name}.npz")
     patients = [c for c in cts if c.name not in HELD_OUT]
+    scanner = GlaringScanner() if args.glaring else None
     for index in range(args.first, args.first + args.count):
         path = args.out / "training" / f"{index:04d}.npz"
         if path.exists():
             continue
-        pair = training_pair(_sources(patients, index, args.phantom_share), index)
+        pair = training_pair(_sources(patients, index, args.phantom_share), index, scanner)
         save_pair(pair, path)
         print(f"{index - args.first + 1}/{args.count} {pair.name} {pair.cbct.shape}", flush=True)
     record = {"first": args.first, "count": args.count, "phantom_share": args.phantom_share}

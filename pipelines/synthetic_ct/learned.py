@@ -18,13 +18,23 @@ from models.pack import PACKS, InputContract, Pack, PackRefused, SyntheticCtMani
 from models.sct_infer import AIR_HU, Network, correct
 from models.sct_ood import Likeness, features, likeness
 from pipelines.api import Finding, ModelUnavailable, Severity
+from pipelines.imaging.grid import WorkImage
+from pipelines.imaging.region import regions
 
 Hu = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Vector = tuple[float, float, float]
+Directions = NDArray[np.float64]
 
 SECOND_OPINION_STEP: Final = 8
 """Every n-th slice is asked twice, once upside down."""
+CERTAIN_MM: Final = 40.0
+"""Length of other parts of the body from which the network is refused."""
+SOFT_HU: Final = 400.0
+SOFT_MEDIAN_HU: Final = -10.0
+"""Values nearer to 0 than the first are soft tissue; its median in a usual body, HU."""
+AXIAL: Final = np.eye(3)[::-1]
+"""Head first, supine: slices along z, rows along y, columns along x."""
 SQUARE: Final = 0.01
 """Relative difference of row and column spacing that still counts as square."""
 
@@ -58,7 +68,9 @@ class Learned:
         """Return what the pack says of itself."""
         return self.pack.manifest
 
-    def opinion(self, cbct: Hu, body: Mask, spacing: Vector) -> tuple[bool, list[Finding]]:
+    def opinion(
+        self, cbct: Hu, body: Mask, spacing: Vector, directions: Directions = AXIAL
+    ) -> tuple[bool, list[Finding]]:
         """Return whether the network may run on this CBCT, and why not.
 
         Parameters
@@ -66,10 +78,16 @@ class Learned:
         cbct : ndarray, shape (slices, rows, columns), HU
         body : ndarray of bool, same shape
         spacing : (slice, row, column), mm
+        directions : ndarray, shape (3, 3)
+            Unit vectors, patient LPS, along the (slice, row, column) index.
         """
-        broken = _broken(self.manifest.contract, spacing)
+        contract = self.manifest.contract
+        broken = _broken(contract, spacing)
         if broken:
             return False, [_refused("outside-contract", broken)]
+        elsewhere = _elsewhere(contract.regions, cbct, body, spacing, directions)
+        if elsewhere:
+            return False, [_refused("wrong-body-region", elsewhere)]
         familiar = self.manifest.familiar
         shown, mask, steps = self._shown(cbct, body, spacing)
         found = likeness(features(shown, mask, steps), familiar)
@@ -141,6 +159,36 @@ def _broken(contract: InputContract, spacing: Vector) -> str:
     if not low / 3 <= spacing[2] <= high * 1.5:
         return f"its pixels are {spacing[2]:.2f} mm, trained on {low:g} to {high:g} mm"
     return ""
+
+
+def _elsewhere(
+    wanted: tuple[str, ...], cbct: Hu, body: Mask, spacing: Vector, directions: Directions
+) -> str:
+    """Return which other part of the body the CBCT shows for certain, or nothing.
+
+    Cross-sections tell it, with soft tissue brought to where a CT has it: a CBCT may read 200 HU
+    too low, and bone and lung are told by their HU.
+    """
+    if not wanted or not body.any():
+        return ""
+    values = cbct[body]
+    soft = values[np.abs(values) < SOFT_HU]
+    level = SOFT_MEDIAN_HU - float(np.median(soft)) if soft.size else 0.0
+    slices, rows, columns = cbct.shape
+    image = WorkImage(
+        hu=cbct + np.float32(level),
+        spacing=spacing,
+        directions=directions,
+        centers=(np.arange(slices * 1.0), np.arange(rows * 1.0), np.arange(columns * 1.0)),
+        fine_shape=(slices, rows, columns),
+    )
+    seen = regions(image, body)
+    own = sum(mm for region, mm in seen.items() if region in wanted)
+    others = sum(seen.values()) - own
+    if others < CERTAIN_MM or others <= own:
+        return ""
+    told = ", ".join(f"{region} {mm:.0f} mm" for region, mm in seen.items())
+    return f"it is for {' and '.join(wanted)}, and the CBCT shows {told}"
 
 
 def _square(spacing: Vector) -> bool:

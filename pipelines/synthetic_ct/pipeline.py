@@ -137,7 +137,9 @@ def choose_network(
         )
         if not asked:
             return None, findings
-    runs, opinions = learned.opinion(read.hu, read.regions.body, read.cbct.geometry.spacing)
+    grid = read.cbct.geometry
+    axes = np.stack([grid.normal, grid.column_direction, grid.row_direction])
+    runs, opinions = learned.opinion(read.hu, read.regions.body, grid.spacing, axes)
     return learned if runs else None, [*findings, *opinions]
 
 
