@@ -233,6 +233,7 @@ def card(
         "- No real CBCT, no metal, no contrast agent, no children, no cone-angle artefacts.",
         "- Contrast that the shading of a CBCT hides does not come back: a tumor some 20 HU darker "
         "than muscle may stay unseen in the synthetic CT. Do not delineate on it.",
+        *_for_regions(described.regions),
         "- Where the CBCT looks unlike the training images the node refuses to run it "
         "(`familiar` in model.json).",
         "",
@@ -252,6 +253,15 @@ def _stage(training: Mapping[str, Any]) -> str:
         f"{training['minutes']} minutes of wall time on a shared CPU, seed {recipe['seed']}, "
         f"{', '.join(more)}."
     )
+
+
+def _for_regions(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"- For {' and '.join(names)} alone: a CBCT that shows another part of the body is refused "
+        "by its cross-sections."
+    ]
 
 
 def _measured(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -299,7 +309,7 @@ def main() -> None:
         regions=tuple(args.shown),
         data=(STS,),
         notes=(
-            "About three of four pairs come from the 28 patients, the others from procedural "
+            "About four of five pairs come from the 28 patients, the others from procedural "
             "phantoms (thorax, pelvis, abdomen, head: `models/phantom.py`, "
             "`models/phantom_sites.py`). "
             "The training CTs are brought to fat -100 and muscle 50 HU (`sct_data.calibrated`). "
