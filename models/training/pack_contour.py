@@ -364,9 +364,10 @@ HEAD_AND_NECK: Final = Description(
     ),
     measured_on="48 patients that were never trained on (those whose "
     '`int(sha256("pt_N"), 16) % 5 == 0`, and pt_1, pt_2; pt_143 is left out, it is nearly empty) '
-    "against the clinical contours, on their own grid of about 2.5 x 3.9 x 3.9 mm, torch fp32. The "
-    "project had looked at these patients before: twice for the pack 1.0, three times for networks "
-    "that were not shipped, once to compare methods.",
+    "against the clinical contours, on their own grid of about 2.5 x 3.9 x 3.9 mm, by ONNX Runtime "
+    "through the node's engine. Nothing of this pack was chosen on them. The project had looked at "
+    "them before: twice for the pack 1.0, three times for networks that were not shipped, and for "
+    "two comparisons of methods.",
     contraindications="other body regions, MR, CBCT, children; not a medical device",
     limits=(
         "It has seen 4 mm voxels and images masked to air outside the dose region, hardly any "
@@ -377,6 +378,7 @@ HEAD_AND_NECK: Final = Description(
         "wrong header gives wrong sides.",
         "Other body regions: left out when at least half of the organs are missing or of "
         "implausible size.",
+        "Read larynx and esophagus as hints.",
         "Children, resected organs, large tumors, dental metal: not tested.",
         "Upstream collection terms behind OpenKBP were not checked; its repository states MIT.",
     ),
