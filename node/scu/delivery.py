@@ -28,7 +28,7 @@ from node.scu.sender import Outcome, Outgoing, Result
 _log = logging.getLogger(__name__)
 
 BATCH: Final = 256
-"""Deliveries that are claimed at a time: most series in one claim, since the peer waits for each."""
+"""Deliveries that are claimed at a time: most series need one claim, for which the peer waits."""
 
 FEW: Final = 5
 """Attempts after a failure of the peer that may pass, or may never."""
