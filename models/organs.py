@@ -93,6 +93,7 @@ def answer(
     spacing: tuple[float, float, float],
     networks: Sequence[Network],
     frames: Sequence[Frame],
+    values: NDArray[Any] | None = None,
 ) -> Answer:
     """Run networks over a CT and average what they say.
 
@@ -110,7 +111,10 @@ def answer(
     frames : sequence of Frame
         What each network was trained to see: one voxel size, fields around one middle
         (`models.pack.Manifest` holds to both).
+    values : ndarray, optional
+        The whole CT as it was scanned, for networks whose window each image sets; default: `hu`.
     """
+    frames = [frame.for_image(hu if values is None else values) for frame in frames]
     first = frames[0]
     positions = _slice_positions(hu.shape[0], spacing[0], first.voxel_mm[0])
     axes = _in_plane(hu, spacing, frames)

@@ -17,6 +17,8 @@ BODY_HU: Final = -300.0
 """Above it counts as body."""
 AIR_HU: Final = -1024.0
 """What lies outside the body and outside the image."""
+LEAST: Final = 1e-8
+"""No window is narrower: nnU-Net divides a constant image by this."""
 FLAT: Final = 2
 """Dimensions of a network that contours the middle slice of a stack."""
 
@@ -41,6 +43,33 @@ class Scaling(BaseModel):
         return scaled.astype(np.float32)
 
 
+class ImageScaling(BaseModel):
+    """A window that each image sets by its own values, as nnU-Net's two such schemes do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["deviation", "range"]
+    """deviation: to mean 0 and standard deviation 1 (ZScoreNormalization); range: lowest value to
+    0, highest to 1 (RescaleTo01Normalization)."""
+
+    def of(self, values: NDArray[Any]) -> Scaling:
+        """Return the window of one image.
+
+        Parameters
+        ----------
+        values : ndarray
+            All of the image as the scanner wrote it, not resampled and not cut to the body.
+        """
+        low, high = float(values.min()), float(values.max())
+        if self.by == "range":
+            return Scaling(clip_hu=(low, high), subtract=low, divide=max(high - low, LEAST))
+        return Scaling(
+            clip_hu=(low, high),
+            subtract=float(values.mean(dtype=np.float64)),
+            divide=max(float(values.std(dtype=np.float64)), LEAST),
+        )
+
+
 class Frame(BaseModel):
     """The voxels that a network sees: part of the model, written into its pack."""
 
@@ -59,7 +88,7 @@ class Frame(BaseModel):
     of the image."""
     axes: tuple[Toward, Toward, Toward] = ("H", "P", "L")
     """The sides of the patient that the network's slices, rows and columns grow toward."""
-    scaling: Scaling | None = None
+    scaling: Scaling | ImageScaling | None = None
     """How HU enter; None: in the soft and the wide window, everything outside the body as air."""
 
     @property
@@ -72,7 +101,26 @@ class Frame(BaseModel):
     @property
     def padding_hu(self) -> float:
         """Return what stands where a window reaches beyond the image: air, or the network's 0."""
-        return AIR_HU if self.scaling is None else self.scaling.subtract
+        return AIR_HU if self.scaling is None else self.window_of_hu.subtract
+
+    @property
+    def window_of_hu(self) -> Scaling:
+        """Return the window of HU, where it is known."""
+        if not isinstance(self.scaling, Scaling):
+            raise TypeError("the window depends on the image: call `for_image` first")
+        return self.scaling
+
+    def for_image(self, values: NDArray[Any]) -> "Frame":
+        """Return the frame with the window that an image sets by its values, if it does.
+
+        Parameters
+        ----------
+        values : ndarray
+            See `ImageScaling.of`.
+        """
+        if not isinstance(self.scaling, ImageScaling):
+            return self
+        return self.model_copy(update={"scaling": self.scaling.of(values)})
 
     @property
     def slices(self) -> NDArray[np.int64]:
@@ -104,7 +152,7 @@ def network_input(hu: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         columns) or (N, 1, slices, rows, columns).
     """
     if frame.scaling is not None:
-        scaled = frame.scaling(hu)
+        scaled = frame.window_of_hu(hu)
         return scaled if frame.dimensions == FLAT else scaled[:, None]
     soft = windowed(hu, SOFT_HU)
     if frame.dimensions != FLAT:

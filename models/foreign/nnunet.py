@@ -14,12 +14,20 @@ from pydantic import ValidationError
 
 from models.foreign.nnunet_networks import SLOPE, NnUNetShape
 from models.foreign.source import MAX_JSON_BYTES, ForeignRefused, Source, toward
-from models.window import Frame, Scaling
+from models.window import LEAST, Frame, ImageScaling, Scaling
 
 CONFIGURATIONS: Final = ("3d_fullres", "3d_lowres", "2d")
 """Tried in this order where none is named."""
 CHECKPOINT: Final = "checkpoint_final.pth"
 CT: Final = "CTNormalization"
+BY_IMAGE: Final[Mapping[str, ImageScaling]] = {
+    "ZScoreNormalization": ImageScaling(by="deviation"),
+    "RescaleTo01Normalization": ImageScaling(by="range"),
+}
+"""Schemes by which each image sets its own window."""
+UNSCALED: Final = "NoNormalization"
+ANY_HU: Final = (-1e6, 1e6)
+"""No value of a CT lies outside."""
 _FAMILIES: Final = ("PlainConvUNet", "ResidualEncoderUNet")
 
 
@@ -181,10 +189,6 @@ def _refuse_odd(told: Mapping[str, Any]) -> None:
 
 
 def _frame(plans: Mapping[str, Any], setup: Mapping[str, Any], orientation: str) -> Frame:
-    schemes = list(setup["normalization_schemes"])
-    if schemes != [CT]:
-        raise ForeignRefused(f"plans.json: intensities enter by {', '.join(schemes)}, not by {CT}")
-    seen = plans["foreground_intensity_properties_per_channel"]["0"]
     x, y, z = toward(orientation)
     order = [int(axis) for axis in plans.get("transpose_forward", (0, 1, 2))]
     axes = [(z, y, x)[axis] for axis in order]
@@ -202,12 +206,33 @@ def _frame(plans: Mapping[str, Any], setup: Mapping[str, Any], orientation: str)
             "offsets": (0,) if flat else (),
             "field": None,
             "axes": axes,
-            "scaling": Scaling(
-                clip_hu=(float(seen["percentile_00_5"]), float(seen["percentile_99_5"])),
-                subtract=float(seen["mean"]),
-                divide=max(float(seen["std"]), 1e-8),
-            ).model_dump(),
+            "scaling": _scaling(plans, setup).model_dump(),
         }
+    )
+
+
+def _scaling(plans: Mapping[str, Any], setup: Mapping[str, Any]) -> Scaling | ImageScaling:
+    """Return how HU enter the network."""
+    (scheme, *more) = list(setup["normalization_schemes"]) or [""]
+    if more or scheme not in {CT, UNSCALED, *BY_IMAGE}:
+        raise ForeignRefused(
+            f"plans.json: intensities enter by {', '.join([scheme, *more])}; "
+            f"one of {', '.join([CT, *BY_IMAGE, UNSCALED])} can be run"
+        )
+    if scheme == UNSCALED:
+        return Scaling(clip_hu=ANY_HU, subtract=0.0, divide=1.0)
+    if scheme in BY_IMAGE:
+        if any(setup.get("use_mask_for_norm") or ()):
+            raise ForeignRefused(
+                f"plans.json: {scheme} inside a mask (use_mask_for_norm) is not supported: "
+                "a CT has no border of zeros"
+            )
+        return BY_IMAGE[scheme]
+    seen = plans["foreground_intensity_properties_per_channel"]["0"]
+    return Scaling(
+        clip_hu=(float(seen["percentile_00_5"]), float(seen["percentile_99_5"])),
+        subtract=float(seen["mean"]),
+        divide=max(float(seen["std"]), LEAST),
     )
 
 

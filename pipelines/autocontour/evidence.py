@@ -7,6 +7,7 @@ thought.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -16,7 +17,7 @@ from scipy import ndimage
 from pipelines.autocontour.morphology import bounding_box
 from pipelines.autocontour.names import Organ
 from pipelines.geometry.stack import Floats
-from pipelines.imaging.grid import Mask, WorkImage
+from pipelines.imaging.grid import Mask, Vector, WorkImage
 
 AIR_HU: Final = -600.0
 """Aerated lung and gas are below."""
@@ -37,7 +38,7 @@ INSIDE_HU: Final[Mapping[Organ, tuple[float, float]]] = MappingProxyType(
 """HU that most of a structure has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: the middle is computed once
 class Scene:
     """What structures are compared with."""
 
@@ -45,7 +46,7 @@ class Scene:
     body: Mask
     """Shape of `image`."""
 
-    @property
+    @cached_property
     def middle_mm(self) -> Floats:
         """Patient LPS position [mm] of the body's center, relative to voxel (0, 0, 0)."""
         return center_mm(self.body, self.image)
@@ -134,7 +135,12 @@ def stray_mm(_: Organ, mask: Mask, scene: Scene) -> float:
 
 def wavering_mm(_: Organ, mask: Mask, scene: Scene) -> float:
     """Return the largest change of an equivalent radius from a slice to the next [mm]."""
-    area = mask.sum(axis=(1, 2)) * scene.image.spacing[1] * scene.image.spacing[2]
+    return radius_step_mm(mask, scene.image.spacing)
+
+
+def radius_step_mm(mask: Mask, spacing: Vector) -> float:
+    """Return the largest change of the radius of a circle of equal area between two slices [mm]."""
+    area = mask.sum(axis=(1, 2)) * spacing[1] * spacing[2]
     used = np.flatnonzero(area)
     radius = np.sqrt(area[used[0] : used[-1] + 1] / np.pi)
     return float(np.abs(np.diff(radius)).max()) if len(radius) > 1 else 0.0

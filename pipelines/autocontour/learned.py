@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,7 @@ def find_organs(
     directions: Floats,
     networks: Sequence[Network],
     manifest: Manifest,
+    values: NDArray[Any] | None = None,
 ) -> Organs:
     """Return a surface for each organ that the networks find together.
 
@@ -169,6 +170,8 @@ def find_organs(
         See `turn_of`.
     networks
         One or several; their probabilities are averaged.
+    values
+        See `models.organs.answer`.
     """
     frame = manifest.frame
     turn = turn_of(directions, frame.axes)
@@ -176,7 +179,7 @@ def find_organs(
     seen = np.ascontiguousarray(turn.there(shown))
     steps = (spacing[turn.order[0]], spacing[turn.order[1]], spacing[turn.order[2]])
     fields = {o.name: np.zeros(seen.shape, np.float32) for o in manifest.outputs}
-    said = answer(seen, steps, networks, manifest.frames)
+    said = answer(seen, steps, networks, manifest.frames, values)
     for part in said.slices():
         at = (part.index, part.rows, part.columns)
         ranked = np.partition(part.probabilities, -2, axis=0)

@@ -8,9 +8,10 @@ and the others are delivered.
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.organs import Network
 from models.pack import Manifest
@@ -91,7 +92,7 @@ def run(request: Request) -> Outcome:
     wanted = {Organ(name) for name in structures_of(entries)}
     found = find_all(image, sorted(wanted - LEARNED, key=list(Organ).index), body)
     if pack is not None:
-        found = with_learned(found, pack.manifest, networks, wanted)
+        found = with_learned(found, pack.manifest, networks, wanted, volume.hu)
         provenance = dataclasses.replace(
             provenance, model=f"classical + {pack.label}", model_sha256=pack.sha256
         )
@@ -170,11 +171,16 @@ def find_all(image: WorkImage, wanted: Sequence[Organ], body: Mask | None = None
 
 
 def with_learned(
-    found: Found, manifest: Manifest, networks: Sequence[Network], wanted: Collection[Organ]
+    found: Found,
+    manifest: Manifest,
+    networks: Sequence[Network],
+    wanted: Collection[Organ],
+    values: NDArray[Any] | None = None,
 ) -> Found:
     """Add the organs that a network finds, unless they say that the image is of another region.
 
-    All of them are computed and judged together; those that are `wanted` are kept.
+    All of them are computed and judged together; those that are `wanted` are kept. `values` are
+    those of the whole CT, for networks whose window each image sets.
     """
     image = found.image
     doubt = None
@@ -184,7 +190,9 @@ def with_learned(
         found = dataclasses.replace(found, findings=(*found.findings, doubt))
         if doubt.severity is Severity.BLOCK:
             return found
-    organs = find_organs(image.hu, found.body, image.spacing, image.directions, networks, manifest)
+    organs = find_organs(
+        image.hu, found.body, image.spacing, image.directions, networks, manifest, values
+    )
     fields = organs.fields
     odd = implausible(fields, image.voxel_ml, manifest) if manifest.body_region in NAMES else ()
     told = {o.name for o in manifest.outputs}

@@ -42,10 +42,11 @@ class AutocontourSettings(OutputSettings):
         "CARD.md first.",
         examples=["none"],
     )
-    holes: Literal["keyhole", "nested"] = Field(
+    holes: Literal["keyhole", "nested", "xor"] = Field(
         default="keyhole",
         description="How holes are written: joined to their outline by a channel of zero width, "
-        "which every planning system reads, or as contours inside contours.",
+        "which every planning system reads, as contours inside contours, or as those of the type "
+        "CLOSEDPLANAR_XOR.",
         examples=["keyhole"],
     )
     max_points: int = Field(

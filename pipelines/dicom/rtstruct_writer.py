@@ -6,6 +6,7 @@ most 16 bytes, two decimals), contours have at least three distinct points, hole
 default, and the object refers to every image of the series. Nothing is ever approved here.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,10 @@ EXPLICIT_LIMIT: Final = 65534
 """Bytes that a DS value may have in Explicit VR: its length has 16 bits and is even."""
 SERIES_NUMBER: Final = 9001
 """Ours; clear of what scanners use."""
+CLOSED: Final = "CLOSED_PLANAR"
+XOR: Final = "CLOSEDPLANAR_XOR"
+"""All contours of a plane together enclose what an odd number of them encloses (PS3.3 C.8.8.6.3).
+Every contour of the plane must say so."""
 _CONTOUR_DATA: Final = Tag("ContourData")
 
 
@@ -161,10 +166,12 @@ def write_structure_set(
             empty.append(structure.name)
             continue
         items = []
+        on_plane = Counter(k for k, _ in loops)
         for k, loop in loops:
             value = decimal_strings(loop)
             longest = max(longest, len(value))
-            items.append(_contour(references[k], value, len(loop)))
+            kind = XOR if profile.holes == "xor" and on_plane[k] > 1 else CLOSED
+            items.append(_contour(references[k], value, len(loop), kind))
         counts[structure.name] = len(items)
         points += sum(len(loop) for _, loop in loops)
         regions.append(_region(structure, frame, provenance, profile))
@@ -269,10 +276,10 @@ def _loops(
     return loops, lost
 
 
-def _contour(image: Dataset, value: str, count: int) -> Dataset:
+def _contour(image: Dataset, value: str, count: int, kind: str) -> Dataset:
     item = Dataset()
     item.ContourImageSequence = Items([image])
-    item.ContourGeometricType = "CLOSED_PLANAR"
+    item.ContourGeometricType = kind
     item.NumberOfContourPoints = count
     # As one finished text: a list of decimal objects would cost seconds (see module docstring).
     item.add(DataElement(_CONTOUR_DATA, "DS", value, already_converted=True))

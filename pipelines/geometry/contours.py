@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Ring = NDArray[np.float64]
 Field = NDArray[np.bool_] | NDArray[np.float32]
-Holes = Literal["keyhole", "nested"]
+Holes = Literal["keyhole", "nested", "xor"]
 
 MASK_TOLERANCE_PX: Final = 0.3
 """For 0/1 masks; exact below 0.354."""
@@ -67,7 +67,7 @@ def trace(
         A mask, or values whose 0.5 level is the surface.
     tolerance_px : float, optional
         Thinning tolerance; `MASK_TOLERANCE_PX` or `FIELD_TOLERANCE_PX` by the type of `field`.
-    holes : {"keyhole", "nested"}
+    holes : {"keyhole", "nested", "xor"}
         Join each hole to its shell by a channel of zero width, or give it a contour of its own.
     max_points : int
         Longer contours are thinned further, then split; never cut short.

@@ -122,7 +122,7 @@ CREATED: Final = (
         name="RTSTRUCT",
         title="RT Structure Set",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.481.3",
-        told="On the CT of the input, or on the synthetic CT: CLOSED_PLANAR contours, names after"
+        told="On the CT of the input, or on the synthetic CT: closed planar contours, names after"
         " TG-263 or the template, propagated ones with `^Rig` or `^Def`.",
         settings={"autocontour": "", "synthetic_ct": "contours"},
     ),

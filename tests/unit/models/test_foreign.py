@@ -26,8 +26,9 @@ from models.foreign.order import Order
 from models.foreign.source import ForeignRefused, toward
 from models.foreign.weights import WeightsRefused
 from models.install import install_pack
-from models.organs import slide
+from models.organs import answer, slide
 from models.pack import load_pack
+from models.window import Frame
 from node.cli.models import models
 from node.worker import process_folder
 from pipelines.autocontour import learned
@@ -198,6 +199,44 @@ def test_the_engine_runs_an_imported_network_as_its_own_windows_would(tiny):
     assert np.abs(answer - np.moveaxis(expected, 0, 1)).max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("scheme", "window"),
+    [
+        ("ZScoreNormalization", lambda v: (v.mean(), v.std())),
+        ("RescaleTo01Normalization", lambda v: (v.min(), np.ptp(v))),
+        ("NoNormalization", lambda _: (0.0, 1.0)),
+    ],
+)
+def test_a_network_whose_window_each_image_sets_sees_what_nnunet_shows_it(scheme, window, tmp_path):
+    """The values of the whole CT count, not those of the part around the body."""
+    folder = nnunet_folder(tmp_path / "model")
+    _changed(folder / "plans.json", *SETUP, "normalization_schemes", to=[scheme])
+    frame = Frame.model_validate_json(describe(folder, "RAS").frame.model_dump_json())
+    rng = np.random.default_rng(2)
+    whole = rng.normal(-600, 400, (20, 40, 40)).astype(np.float32)
+    body = whole[:, 4:36, 4:36]
+    seen = []
+
+    def network(batch):
+        seen.append(batch)
+        return np.zeros((1, 3, *batch.shape[2:]), np.float32)
+
+    answer(body, frame.voxel_mm, [network], [frame], whole)
+
+    subtract, divide = window(whole.astype(np.float64))
+    least = (body.min() - subtract) / divide
+    assert np.isclose(min(s.min() for s in seen), least, rtol=1e-4)
+
+
+def test_a_mask_for_the_window_of_an_image_is_refused_by_name(tmp_path):
+    folder = nnunet_folder(tmp_path / "model")
+    _changed(folder / "plans.json", *SETUP, "normalization_schemes", to=["ZScoreNormalization"])
+    _changed(folder / "plans.json", *SETUP, "use_mask_for_norm", to=[True])
+
+    with pytest.raises(ForeignRefused, match="use_mask_for_norm"):
+        describe(folder, "RAS")
+
+
 def test_a_route_runs_an_imported_pack_by_its_name(tiny, tmp_path, monkeypatch):
     """From DICOM to the RT Structure Set: the file names the pack, which may find any organ."""
     pack, _ = tiny
@@ -350,14 +389,18 @@ SETUP = ("configurations", "3d_fullres")
 @pytest.mark.parametrize(
     ("keys", "to", "words"),
     [
-        ((*SETUP, "normalization_schemes"), ["ZScoreNormalization"], "not by CTNormalization"),
+        (
+            (*SETUP, "normalization_schemes"),
+            ["RGBTo01Normalization"],
+            "RGBTo01Normalization; one of",
+        ),
         ((*SETUP, "previous_stage"), "3d_lowres", "second stage of a cascade"),
         ((*SETUP, "architecture", "network_class_name"), "a.b.Primus", "Primus is no network"),
         ((*SETUP, "architecture", "arch_kwargs", "strides"), "x", "3d_fullres: "),
         ((*SETUP, "patch_size"), None, "3d_fullres: "),
         (("configurations",), {}, "no configuration that the node can run"),
     ],
-    ids=["normalization", "cascade", "network", "strides", "patch", "none"],
+    ids=["scheme", "cascade", "network", "strides", "patch", "none"],
 )
 def test_plans_that_the_node_cannot_run_are_refused_by_name(keys, to, words, tmp_path):
     folder = nnunet_folder(tmp_path / "model")
