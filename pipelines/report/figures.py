@@ -124,7 +124,7 @@ def three_planes(
     for panel, axis in enumerate((0, 1, 2), start=1):
         axes = figure.add_subplot(1, 3, panel)
         plane = Plane(scan.directions, scan.spacing, axis)
-        _show(axes, plane.take(scan.hu, at[axis]), plane, window)
+        draw_plane(axes, plane.take(scan.hu, at[axis]), plane, window)
         for number, overlay in enumerate(overlays):
             mask = plane.take(overlay.mask, at[axis])
             if mask.any() and not mask.all():
@@ -133,7 +133,7 @@ def three_planes(
                 drawn[drawable(overlay.name)] = color
         axes.set_title(plane.name, color="white", fontsize=10)
     _legend(figure, drawn)
-    return _save(figure, path, title, _window_text(window))
+    return save_figure(figure, path, title, window_text(window))
 
 
 def axial_planes(
@@ -160,7 +160,7 @@ def axial_planes(
     drawn: dict[str, str] = {}
     for panel, (k, words) in enumerate(planes, start=1):
         axes = figure.add_subplot(rows, ABREAST, panel)
-        _show(axes, plane.take(scan.hu, k), plane, window)
+        draw_plane(axes, plane.take(scan.hu, k), plane, window)
         for number, overlay in enumerate(overlays):
             mask = plane.take(overlay.mask, k)
             if mask.any() and not mask.all():
@@ -169,7 +169,7 @@ def axial_planes(
                 drawn[drawable(overlay.name)] = color
         axes.set_title(drawable(words), color="white", fontsize=10)
     _legend(figure, drawn)
-    return _save(figure, path, title, _window_text(window))
+    return save_figure(figure, path, title, window_text(window))
 
 
 def compare(  # noqa: PLR0913 (three images, each with its own meaning)
@@ -206,18 +206,18 @@ def compare(  # noqa: PLR0913 (three images, each with its own meaning)
     columns = len(images) + 2
     for panel, (name, scan) in enumerate(images, start=1):
         axes = figure.add_subplot(1, columns, panel)
-        _show(axes, plane.take(scan.hu, k), plane, window)
+        draw_plane(axes, plane.take(scan.hu, k), plane, window)
         axes.set_title(name, color="white", fontsize=10)
     reference, words = (truth, "sCT − truth") if truth else (cbct, "sCT − CBCT")
     difference = np.where(inside[k], _float(sct.hu[k]) - _float(reference.hu[k]), np.nan)
     axes = figure.add_subplot(1, columns, columns - 1)
-    shown = _show(axes, plane.flip(difference), plane, (0, 2 * DIFFERENCE_HU), "coolwarm")
+    shown = draw_plane(axes, plane.flip(difference), plane, (0, 2 * DIFFERENCE_HU), "coolwarm")
     axes.set_title(f"{words} [HU]", color="white", fontsize=10)
     bar = figure.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.05, pad=0.03)
     bar.ax.tick_params(colors="white", labelsize=7)
     bar.outline.set_visible(False)
     _histogram(figure.add_subplot(1, columns, columns), images, inside)
-    return _save(figure, path, title, _window_text(window))
+    return save_figure(figure, path, title, window_text(window))
 
 
 def dvh_plot(
@@ -258,7 +258,7 @@ def dvh_plot(
     if curves:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
                     fontsize=9 if len(curves) <= MANY else 7)  # fmt: skip
-    return _save(figure, path, title, "", dark=False)
+    return save_figure(figure, path, title, "", dark=False)
 
 
 def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
@@ -270,13 +270,14 @@ def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
     return s, r, c
 
 
-def _show(
+def draw_plane(
     axes: Any,  # noqa: ANN401 (Matplotlib ships no types that mypy follows)
     image: NDArray[Any],
     plane: Plane,
     window: Window,
     colors: str = "gray",
 ) -> Any:  # noqa: ANN401 (the AxesImage, for a color bar)
+    """Draw one upright plane with its orientation letters."""
     level, width = window
     shown = axes.imshow(
         image, cmap=colors, vmin=level - width / 2, vmax=level + width / 2, aspect=plane.aspect,
@@ -332,11 +333,12 @@ def _float(values: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32)
 
 
-def _window_text(window: Window) -> str:
+def window_text(window: Window) -> str:
+    """Return the window in words."""
     return f"level {window[0]:g}, width {window[1]:g} HU"
 
 
-def _save(figure: Figure, path: Path, title: str, window: str, *, dark: bool = True) -> Path:
+def save_figure(figure: Figure, path: Path, title: str, window: str, *, dark: bool = True) -> Path:
     """Add title and footer, and write the PNG without date or version."""
     ink = "white" if dark else "black"
     figure.suptitle(drawable(title), color=ink, fontsize=12, y=0.985)

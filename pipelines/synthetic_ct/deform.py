@@ -65,7 +65,14 @@ class VirtualCt:
     displacement_p95_mm: float
 
 
-def find_deformation(today: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> Deformation:
+def find_deformation(
+    today: Hu,
+    prior: Hu,
+    body: Mask,
+    geometry: StackGeometry,
+    *,
+    smoothing: float = SMOOTHING_VOXELS,
+) -> Deformation:
     """Return how `prior` is deformed today.
 
     Parameters
@@ -78,6 +85,8 @@ def find_deformation(today: Hu, prior: Hu, body: Mask, geometry: StackGeometry) 
         Where today is known; outside, the prior stays where it is.
     geometry : StackGeometry
         The grid of all three.
+    smoothing : float
+        SD of the field's smoothing, working voxels.
     """
     clipped = np.clip(prior, *CLIP_HU).astype(np.float32)
     goal = np.where(body, np.clip(today, *CLIP_HU), clipped).astype(np.float32)
@@ -86,7 +95,7 @@ def find_deformation(today: Hu, prior: Hu, body: Mask, geometry: StackGeometry) 
         sitk.Shrink(sitk.SmoothingRecursiveGaussian(to_sitk(a, geometry), s), [*factor, 1])
         for a, s in ((goal, WORKING_MM / 2), (clipped, WORKING_MM / 2))
     )
-    field = _demons(fixed, moving)
+    field = _demons(fixed, moving, smoothing)
     coarse = sitk.Resample(
         to_sitk(body, geometry), field, sitk.Transform(), sitk.sitkNearestNeighbor
     )
@@ -106,18 +115,23 @@ def find_deformation(today: Hu, prior: Hu, body: Mask, geometry: StackGeometry) 
 def virtual_ct(cbct: Hu, prior: Hu, body: Mask, geometry: StackGeometry) -> VirtualCt:
     """Return `prior` deformed onto `cbct`; parameters as those of `find_deformation`."""
     found = find_deformation(cbct, prior, body, geometry)
+    return VirtualCt(
+        hu=warped(found, prior, geometry),
+        min_jacobian=found.min_jacobian,
+        displacement_p95_mm=found.displacement_p95_mm,
+    )
+
+
+def warped(found: Deformation, prior: Hu, geometry: StackGeometry) -> Hu:
+    """Return `prior` deformed by `found`, on its own grid."""
     image = to_sitk(prior.astype(np.float32), geometry)
     resample = sitk.ResampleImageFilter()
     resample.SetReferenceImage(image)
     resample.SetTransform(found.transform)
     resample.SetInterpolator(sitk.sitkLinear)
     resample.SetDefaultPixelValue(AIR_HU)
-    warped, _ = from_sitk(resample.Execute(image))
-    return VirtualCt(
-        hu=np.asarray(warped, dtype=np.float32),
-        min_jacobian=found.min_jacobian,
-        displacement_p95_mm=found.displacement_p95_mm,
-    )
+    hu, _ = from_sitk(resample.Execute(image))
+    return np.asarray(hu, dtype=np.float32)
 
 
 def agree(base: Hu, virtual: Hu, body: Mask) -> Hu:
@@ -132,7 +146,7 @@ def agree(base: Hu, virtual: Hu, body: Mask) -> Hu:
     return np.asarray(ndimage.gaussian_filter(core, (0, 1, 1)), dtype=np.float32)
 
 
-def _demons(fixed: sitk.Image, moving: sitk.Image) -> sitk.Image:
+def _demons(fixed: sitk.Image, moving: sitk.Image, smoothing: float) -> sitk.Image:
     """Return the displacement field [mm] on the grid of `fixed`, level by level."""
     field = None
     for shrink, iterations in LEVELS:
@@ -143,7 +157,7 @@ def _demons(fixed: sitk.Image, moving: sitk.Image) -> sitk.Image:
         demons.SetNumberOfThreads(1)
         demons.SetNumberOfIterations(iterations)
         demons.SmoothDisplacementFieldOn()
-        demons.SetStandardDeviations(SMOOTHING_VOXELS)
+        demons.SetStandardDeviations(smoothing)
         if field is None:
             field = demons.Execute(small_fixed, small_moving)
         else:

@@ -85,7 +85,9 @@ def run(request: Request) -> Outcome:
     if contours is not None:
         findings += contours.findings
         figures["contours"] = dict(contours.figures)
-    sheet = write_report(request.output / "report", scene, final, hu, figures, findings, contours)
+    sheet = write_report(
+        request.output / "report", scene, final, hu, figures, findings, contours, grain
+    )
     if final.verdict is Verdict.FAIL:
         return Outcome(objects=(), findings=tuple(findings), figures=figures)
     words = SeriesText(

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.api import Finding, Json, Severity
-from pipelines.report.figures import Scan, compare, three_planes
+from pipelines.imaging.nps import Texture
+from pipelines.report.boards import checkerboards, planes_of, spectra
+from pipelines.report.figures import Scan, compare
 from pipelines.report.page import Picture, Section, Table, write_page
 from pipelines.report.sheet import Sheet, write_sheet
 from pipelines.synthetic_ct.contour_outputs import Contours
@@ -22,7 +24,7 @@ LIMITS_OF_THE_GATES = (
 )
 
 
-def write_report(
+def write_report(  # noqa: PLR0913, PLR0917 (all that a report shows)
     folder: Path,
     scene: Scene,
     final: Candidate,
@@ -30,6 +32,7 @@ def write_report(
     figures: Mapping[str, Json],
     findings: Sequence[Finding],
     contours: Contours | None = None,
+    grain: Texture | None = None,
 ) -> Sheet:
     """Write ``report.json``, pictures, ``report.html`` and the same on paper; return the paper."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,11 +61,19 @@ def write_report(
         folder / "comparison.png", cbct=cbct, sct=sct, body=scene.body, title=title, at=middle
     )
     pictures = [Picture(path=compared, caption="CBCT and synthetic CT, the correction, histograms")]
-    planes = three_planes(sct, folder / "planes.png", title=title)
-    pictures.append(Picture(path=planes, caption="Synthetic CT"))
+    images = [("CBCT", cbct), ("synthetic CT", sct)]
+    boards = [("CBCT and synthetic CT", cbct, sct)]
     if truth is not None:
-        placed = three_planes(truth, folder / "planning_ct.png", title="planning CT in place")
-        pictures.append(Picture(path=placed, caption="Planning CT in the frame of the CBCT"))
+        images.append(("planning CT in place", truth))
+        boards.append(("planning CT and synthetic CT", truth, sct))
+    planes = planes_of(folder / "planes.png", images, title=title)
+    pictures.append(Picture(path=planes, caption="Three planes of each image"))
+    board = checkerboards(folder / "checkerboard.png", boards, title=title, at=middle)
+    pictures.append(Picture(path=board, caption="Edges go on where both images agree"))
+    if grain is not None:
+        curves = [("CBCT", *grain.before.radial), ("synthetic CT", *grain.after.radial)]
+        drawn = spectra(folder / "noise.png", curves, title="Noise power of flat soft tissue")
+        pictures.append(Picture(path=drawn, caption="Noise power (Wiener) spectrum"))
     gates = Table(
         head=("gate", "value", "unit", "pass", "fail", "verdict"),
         rows=[
@@ -81,9 +92,9 @@ def write_report(
         pictures=pictures,
     )
     sections = [section]
-    drawn = None if contours is None else contour_section(contours, sct, folder)
-    if drawn is not None:
-        sections.append(drawn)
+    moved = None if contours is None else contour_section(contours, sct, folder)
+    if moved is not None:
+        sections.append(moved)
     write_page(folder / "report.html", title, sections)
     return write_sheet(folder, title, sections, first=1)
 

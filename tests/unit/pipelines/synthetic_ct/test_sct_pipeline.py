@@ -76,7 +76,10 @@ def test_the_report_holds_numbers_and_pictures(matched: Outcome) -> None:
     document = json.loads((report / "report.json").read_text())
 
     assert document["figures"]["planning_ct"]["placed_by"] == "spatial registration object"
-    assert {p.name for p in report.iterdir()} >= {"comparison.png", "planes.png", "report.html"}
+    assert {p.name for p in report.iterdir()} >= {
+        "comparison.png", "planes.png", "checkerboard.png", "report.html",
+        "report.pdf", "report.png",
+    }  # fmt: skip
 
 
 def test_a_registration_the_wrong_way_round_is_noticed(tmp_path: Path) -> None:
