@@ -75,6 +75,11 @@ def _to_registered(ds: Dataset) -> dict[str, Matrix]:
         for registration in item.get("MatrixRegistrationSequence") or []:
             for step in registration.get("MatrixSequence") or []:
                 total = _rigid(step) @ total
+        if frame in matrices and np.abs(total - matrices[frame]).max() > AGREEMENT:
+            raise InputRejected(
+                "a spatial registration contradicts itself: one frame of reference, two matrices",
+                hint="export the registration again, or delete it: then the images are registered",
+            )
         matrices[frame] = total
     return matrices
 

@@ -50,7 +50,7 @@ def planes_of(
     """
     first = images[0][1]
     where = at or tuple(n // 2 for n in first.hu.shape)
-    figure = Figure(figsize=(12, 0.9 + 3.3 * len(images)), dpi=DPI, facecolor="black")
+    figure = Figure(figsize=(12, 0.9 + 2.5 * len(images)), dpi=DPI, facecolor="black")
     for row, (name, scan) in enumerate(images):
         for axis in range(3):
             axes = figure.add_subplot(len(images), 3, 3 * row + axis + 1)

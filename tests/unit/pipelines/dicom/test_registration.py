@@ -113,3 +113,17 @@ def test_contradicting_objects_are_refused() -> None:
 def test_a_matrix_that_is_not_rigid_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(InputRejected):
         rigid_between([_object(CT, _item(CBCT, bad))], CBCT, CT)
+
+
+def test_an_object_that_contradicts_itself_is_refused() -> None:
+    """Two items of one frame, or a registered frame that is not itself, have no one meaning."""
+    shift = np.eye(4)
+    shift[:3, 3] = (1, 2, 3)
+    twice = _object(CT, _item(CBCT, MATRIX), _item(CBCT, shift))
+    displaced = _object(CT, _item(CT, shift), _item(CBCT, MATRIX))
+    repeated = _object(CT, _item(CT, np.eye(4)), _item(CBCT, MATRIX), _item(CBCT, MATRIX))
+
+    for ds in (twice, displaced):
+        with pytest.raises(InputRejected, match="contradicts itself"):
+            rigid_between([ds], CBCT, CT)
+    assert rigid_between([repeated], CBCT, CT) == pytest.approx(MATRIX)
