@@ -177,8 +177,31 @@ class SyntheticCtManifest(PackManifest):
         return HU_TOLERANCE
 
 
-_AnyManifest = Annotated[Manifest | SyntheticCtManifest, Field(discriminator="kind")]
-_READER: TypeAdapter[Manifest | SyntheticCtManifest] = TypeAdapter(_AnyManifest)
+class ImageQualityManifest(PackManifest):
+    """The contents of ``model.json`` of a pack that lowers noise or parts thick slices."""
+
+    kind: Literal["noise-reduction", "super-resolution"]
+    slices: int
+    """Neighbouring slices the network takes."""
+    factor: Literal[1, 2]
+    """Slices that it makes of one."""
+    contract: InputContract
+    gates: dict[str, tuple[float, float]]
+    """Gate name -> (PASS ends, FAIL begins), where they differ from the usual limits."""
+
+    @property
+    @override
+    def tolerance(self) -> float:
+        """Return the largest difference from what torch answered, HU / 1000."""
+        return HU_TOLERANCE
+
+
+_AnyManifest = Annotated[
+    Manifest | SyntheticCtManifest | ImageQualityManifest, Field(discriminator="kind")
+]
+_READER: TypeAdapter[Manifest | SyntheticCtManifest | ImageQualityManifest] = TypeAdapter(
+    _AnyManifest
+)
 M = TypeVar("M", bound=PackManifest, default=Manifest)
 
 

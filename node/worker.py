@@ -225,7 +225,7 @@ def _only_case(spec: PipelineSpec, found: Found) -> Selected | str:
     selected: list[Selected] = []
     refused: list[str] = []
     for trigger in found.candidates:
-        if trigger.kind.value != spec.trigger.value or trigger.ours:
+        if trigger.kind.value not in {r.value for r in spec.starts_on} or trigger.ours:
             continue
         if not trigger.complete:
             verdict = found.verdicts[trigger.series_instance_uid]
@@ -248,7 +248,8 @@ def _only_case(spec: PipelineSpec, found: Found) -> Selected | str:
         return "; ".join(refused)
     kinds = sorted({candidate.kind.value for candidate in found.candidates})
     held = f"it holds {', '.join(kinds)}" if kinds else "it holds no DICOM object"
-    return f"{spec.name} needs a {spec.trigger.value} series; {held}"
+    wanted = " or ".join(role.value for role in spec.starts_on)
+    return f"{spec.name} needs a {wanted} series; {held}"
 
 
 def _write_outcome(request: Request, outcome: Outcome) -> int:

@@ -167,6 +167,13 @@ class PipelineSpec:
     optional: tuple[Role, ...]
     """Taken when there; never waited for."""
     settings: type[BaseModel]
+    also: tuple[Role, ...] = ()
+    """Series of these roles ask for a run, too, and stand in the trigger's role."""
+
+    @property
+    def starts_on(self) -> tuple[Role, ...]:
+        """Return the kinds of series that ask for a run."""
+        return (self.trigger, *self.also)
 
 
 class PipelineError(Exception):

@@ -11,6 +11,7 @@ from typing import Final
 from pipelines.api import PipelineSpec, Role
 from pipelines.autocontour.settings import AutocontourSettings
 from pipelines.dose_radiomics.settings import DoseRadiomicsSettings
+from pipelines.image_quality.settings import ImageQualitySettings
 from pipelines.image_radiomics.settings import ImageRadiomicsSettings
 from pipelines.synthetic_ct.settings import SyntheticCTSettings
 
@@ -49,6 +50,15 @@ PIPELINES: Final[Mapping[str, PipelineSpec]] = MappingProxyType(
                 required=(Role.IMAGE,),
                 optional=(),
                 settings=ImageRadiomicsSettings,
+            ),
+            PipelineSpec(
+                name="image_quality",
+                version="0.1.0",
+                trigger=Role.CT,
+                also=(Role.CBCT,),
+                required=(),
+                optional=(),
+                settings=ImageQualitySettings,
             ),
         )
     }

@@ -47,12 +47,19 @@ def _image_radiomics() -> Run:
     return run
 
 
+def _image_quality() -> Run:
+    from pipelines.image_quality.pipeline import run
+
+    return run
+
+
 _LOADERS: Final[Mapping[str, Callable[[], Run]]] = MappingProxyType(
     {
         "autocontour": _autocontour,
         "synthetic_ct": _synthetic_ct,
         "dose_radiomics": _dose_radiomics,
         "image_radiomics": _image_radiomics,
+        "image_quality": _image_quality,
     }
 )
 """The names of `pipelines.catalog.PIPELINES`."""

@@ -11,7 +11,6 @@ the pairs; a pack without a hold-out says so.
 import argparse
 import json
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,10 @@ from safetensors.torch import load_file
 from models.engine import OnnxNetwork
 from models.pack import (
     MANIFEST,
-    TEST_STEP,
     DataSource,
     Familiar,
     InputContract,
-    PackFile,
     SyntheticCtManifest,
-    file_sha256,
     load_pack,
 )
 from models.phantom_sites import patient
@@ -40,22 +36,14 @@ from models.sct_net import SctNet, SctNetConfig, config_of
 from models.sct_ood import features, fit
 from models.training.evaluate_sct import evaluate, evaluation_files
 from models.training.loop import RECORD, WEIGHTS
+from models.training.onnx_export import export, pack_files
 from models.training.sct import training_files
 from models.training.sct_data import HELD_OUT
 from models.training.sct_pairs import PIXEL_MM, Pair, load_pair
 
-AGREEMENT: Final = 5e-4
-"""Largest allowed difference of a value between torch and ONNX Runtime, HU / 1000."""
 TEST_SHAPE: Final = (12, 64, 80)
 SLICE_MM: Final = (1.0, 6.5)
 CARD: Final = "CARD.md"
-FILES: Final = (
-    CARD,
-    "test/expected.npz",
-    "test/input.npz",
-    "weights.onnx",
-    "weights.safetensors",
-)
 MEASURED: Final = ("STS_", "pelvis")
 """Names of the training CTs whose kind was measured. The other phantoms widen the training, but a
 thorax or a head must be refused: nothing says how well the network does there."""
@@ -109,7 +97,7 @@ def build_pack(
     training = json.loads((run / RECORD).read_text())
     config = config_of(training["network"])
     shutil.copyfile(run / WEIGHTS, out / "weights.safetensors")
-    difference = export(out, config)
+    difference = _exported(out, config)
     network = OnnxNetwork(out / "weights.onnx", 1)
     metrics = evaluate(network, held, config.slices) if held else {}
     training |= {"onnx_difference": difference}
@@ -129,10 +117,7 @@ def build_pack(
         "not a medical device",
         metrics=metrics,
         training=training,
-        files=tuple(
-            PackFile(path=n, bytes=(out / n).stat().st_size, sha256=file_sha256(out / n))
-            for n in FILES
-        ),
+        files=pack_files(out),
         contract=InputContract(
             modality="CT",
             pixel_mm=(0.9, PIXEL_MM[1]),
@@ -158,33 +143,11 @@ def familiar_with(pairs: Iterable[Pair]) -> Familiar:
     return fit([features(p.cbct, p.body, p.spacing) for p in pairs if p.body.any()])
 
 
-def export(out: Path, config: SctNetConfig) -> float:
+def _exported(out: Path, config: SctNetConfig) -> float:
     """Write ONNX weights and self-test of ``weights.safetensors``; return the difference."""
     net = SctNet(config).eval()
     net.load_state_dict(load_file(out / "weights.safetensors"))
-    batch = _test_input(config.slices)
-    axes = {"batch": {0: "n", 2: "h", 3: "w"}, "sct": {0: "n", 2: "h", 3: "w"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own notices about its successor
-        torch.onnx.export(
-            net,
-            (torch.from_numpy(batch),),
-            str(out / "weights.onnx"),
-            input_names=["batch"],
-            output_names=["sct"],
-            dynamic_axes=axes,
-            opset_version=17,
-            dynamo=False,
-        )
-    with torch.inference_mode():
-        expected = net(torch.from_numpy(batch)).numpy()
-    answer = OnnxNetwork(out / "weights.onnx", 1)(batch)
-    difference = float(np.abs(answer - expected).max())
-    if not difference <= AGREEMENT:
-        raise ValueError(f"ONNX differs from torch by {difference}")
-    np.savez_compressed(out / "test/input.npz", batch=batch.astype(np.float16))
-    np.savez_compressed(out / "test/expected.npz", logits=expected[..., ::TEST_STEP, ::TEST_STEP])
-    return difference
+    return export(out, net, _test_input(config.slices), "sct")
 
 
 def _test_input(slices: int) -> NDArray[np.float32]:

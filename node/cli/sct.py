@@ -19,8 +19,11 @@ from pipelines.api import PipelineError
 if TYPE_CHECKING:
     from models.training.sct_fit import SiteScanner
     from models.training.sct_pairs import Pair
+    from models.training.sct_site import Order
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_QUALITY = ("noise-reduction", "super-resolution")
+"""Modes of `train` that make a pack for `image_quality`: same loop and loss, another network."""
 _NEW = click.Path(file_okay=False, path_type=Path)
 _SITE = click.option(
     "--site",
@@ -104,10 +107,11 @@ def fit_simulator(cbcts: Path, output: Path, region: str, seed: int) -> None:
 @click.argument("output", type=_NEW)
 @click.option(
     "--mode",
-    type=click.Choice(["sim", "pix2pix", "cyclegan"]),
+    type=click.Choice(["sim", "pix2pix", "cyclegan", *_QUALITY]),
     default="sim",
     show_default=True,
-    help="sim: CTs, simulated. pix2pix: CBCT with its CT. cyclegan: CBCT and CT of anybody.",
+    help="sim: CTs, simulated. pix2pix: CBCT with its CT. cyclegan: CBCT and CT of anybody. "
+    "noise-reduction, super-resolution: CTs, made noisy or thick, for `image_quality`.",
 )
 @click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="A budget in steps instead: repeatable.")
@@ -135,7 +139,8 @@ def train(  # noqa: PLR0913, PLR0917 (a command line)
     """Train a network on the images in SOURCE; write a model pack.
 
     SOURCE holds DICOM, or files of `rtnode sct simulate`. For sim any folder of CTs will do:
-    their simulated pairs are kept in OUTPUT/pairs. For pix2pix and cyclegan the layout is that of
+    their simulated pairs are kept in OUTPUT/pairs. So for noise-reduction and super-resolution,
+    which take no --start, --site and --device. For pix2pix and cyclegan the layout is that of
     `rtnode sct validate`: folders named cbct/, ct/ and planning/, in one case or in many.
 
     OUTPUT receives the state (run the command again to go on), losses.csv, losses.png,
@@ -160,16 +165,19 @@ def train(  # noqa: PLR0913, PLR0917 (a command line)
         name=name,
     )
     try:
-        images = training_images(
-            source,
-            mode,
-            cache=output / "pairs",
-            count=count,
-            seed=seed,
-            site=_scanner(site),
-            tell=click.echo,
-        )
-        pack = train_site(images.pairs, output, order, click.echo, cts=images.cts)
+        if mode in _QUALITY:
+            pack = _train_quality(source, output, order)
+        else:
+            images = training_images(
+                source,
+                mode,
+                cache=output / "pairs",
+                count=count,
+                seed=seed,
+                site=_scanner(site),
+                tell=click.echo,
+            )
+            pack = train_site(images.pairs, output, order, click.echo, cts=images.cts)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     click.echo((pack / "CARD.md").read_text())
@@ -276,6 +284,29 @@ def reproduce(output: Path, cases: Path | None, count: int, name: str) -> None:
     click.echo(f"written to {page}")
     if any(row[-1] == "FAILS" for row in rows):
         click.get_current_context().exit(Exit.FAILED)
+
+
+def _train_quality(source: Path, output: Path, order: "Order") -> Path:
+    """Train a network of `image_quality` on the CTs below `source`; return the pack."""
+    from pipelines.image_quality.training import train_site  # noqa: PLC0415 - see the module
+    from pipelines.synthetic_ct.site import read_cts  # noqa: PLC0415 - see the module
+
+    cts = []
+    for ct in read_cts(source):
+        if isinstance(ct, str):
+            click.echo(ct)
+        else:
+            cts.append(ct)
+    return train_site(
+        cts,
+        order.mode,
+        output,
+        order.budget,
+        seed=order.seed,
+        threads=order.threads,
+        name=order.name,
+        tell=click.echo,
+    )
 
 
 def _scanner(path: Path | None) -> "SiteScanner | None":

@@ -69,6 +69,13 @@ _SAMPLE: Final[Mapping[str, Any]] = {
             "pipeline": "image_radiomics",
             "destinations": ["results"],
         },
+        {
+            "name": "less-noise",
+            "enabled": False,
+            "match": {"kind": ["CT"]},
+            "pipeline": "image_quality",
+            "destinations": ["results"],
+        },
     ],
 }
 """A node for one machine; what is not here is written with its default."""

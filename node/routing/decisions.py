@@ -56,10 +56,10 @@ def judge_route(route: Route, candidate: Candidate, origin: Origin) -> Judgement
     What the route matches must also be what its pipeline starts on.
     """
     taken, reason = judge(route.match, candidate.kind, origin, candidate.instances)
-    trigger = PIPELINES[route.pipeline].trigger
-    if taken and candidate.kind.value != trigger.value:
+    kinds = [role.value for role in PIPELINES[route.pipeline].starts_on]
+    if taken and candidate.kind.value not in kinds:
         return False, (
-            f"{reason}, but {route.pipeline} takes {trigger.value} and this is"
+            f"{reason}, but {route.pipeline} takes {' or '.join(kinds)} and this is"
             f" {candidate.kind.value}"
         )
     return taken, reason

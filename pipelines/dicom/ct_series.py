@@ -1,7 +1,8 @@
-"""A derived CT Image series on the grid of its source: the attribute table of the synthetic CT.
+"""A derived CT Image series on the grid of its source: attributes of the synthetic CT and others.
 
 Position, orientation, spacing and frame of reference are copied digit by digit from the source,
-so registrations and couch shifts stay valid. Manufacturer is this software, never the scanner:
+so registrations and couch shifts stay valid; only slices that were parted into thinner ones have
+positions of their own. Manufacturer is this software, never the scanner:
 a derived series that comes back must not look like a new scan. Every file is read back before
 its record is returned. PS3.3 A.3 (CT Image IOD); reference page, section 12.
 """
@@ -14,11 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DS
 
 from pipelines.api import DerivedObject, InputRejected, OutputInvalid, Provenance
 from pipelines.dicom import header
 from pipelines.dicom.read import text, tolerant
 from pipelines.dicom.volume import CtVolume, read_volume
+from pipelines.geometry.stack import StackGeometry
 
 CT_IMAGE_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.2"
 LOWEST_HU, HIGHEST_HU = -1024, 3071
@@ -40,8 +43,13 @@ class SeriesText:
     hu_curve_source: Dataset | None
     """Header whose KVP and StationName are shown, since planning systems choose their
     calibration curve by them; None leaves both empty."""
+    comment: str = COMMENT
+    """ImageComments: what the series must not be used for."""
     synthetic: bool = True
-    """Whether the values are made; else they are the scanner's own."""
+    """SyntheticData: whether content was made that was not acquired."""
+    number_offset: int = SERIES_NUMBER_OFFSET
+    stem: str = "SCT"
+    """First letters of the file names."""
 
 
 def write_ct_series(
@@ -50,6 +58,8 @@ def write_ct_series(
     words: SeriesText,
     provenance: Provenance,
     folder: Path,
+    *,
+    parts: int = 1,
 ) -> tuple[DerivedObject, ...]:
     """Write `hu` as a CT series on the grid of `source` and read it back.
 
@@ -64,6 +74,8 @@ def write_ct_series(
         Gives the UIDs: the same inputs and settings give the same bytes.
     folder : Path
         Existing; receives ``SCT_0001.dcm`` and so on, in slice order.
+    parts : int
+        `hu` holds so many thin slices of each slice of the source (`StackGeometry.parted`).
 
     Raises
     ------
@@ -72,7 +84,8 @@ def write_ct_series(
     OutputInvalid
         If what was written does not read back equal.
     """
-    if hu.shape != source.geometry.shape or not np.isfinite(hu).all():
+    grid = source.geometry if parts == 1 else source.geometry.parted(parts)
+    if hu.shape != grid.shape or not np.isfinite(hu).all():
         raise OutputInvalid(f"the image {hu.shape} is not a finite image on the source's grid")
     if not source.frame_of_reference_uid:
         raise InputRejected("the source series states no frame of reference")
@@ -82,15 +95,17 @@ def write_ct_series(
     with tolerant():
         moment = header.content_datetime(source.headers)
         written = []
-        for k, origin in enumerate(source.headers):
-            ds = _slice(stored[k].astype(np.uint16), origin, words, provenance, k)
+        for k, values in enumerate(stored):
+            ds = _slice(values.astype(np.uint16), source.headers[k // parts], words, provenance, k)
+            if parts > 1:
+                _place_part(ds, grid, k)
             ds.SeriesDate, ds.SeriesTime = moment
             ds.ContentDate, ds.ContentTime = moment
             ds.InstanceCreationDate, ds.InstanceCreationTime = moment
-            path = folder / f"SCT_{k + 1:04d}.dcm"
+            path = folder / f"{words.stem}_{k + 1:04d}.dcm"
             header.save(ds, path)
             written.append(header.derived_object(ds, path))
-    _check(written, stored + LOWEST_HU, source)
+    _check(written, stored + LOWEST_HU, grid, source.frame_of_reference_uid)
     return tuple(written)
 
 
@@ -120,13 +135,13 @@ def _describe(
     ds.SeriesInstanceUID = provenance.uid("series")
     ds.SeriesDescription = header.clean_text("LO", words.description)
     number = header.clean_text("IS", text(origin, "SeriesNumber")) or "0"
-    ds.SeriesNumber = str(SERIES_NUMBER_OFFSET + int(number) % 1000)
+    ds.SeriesNumber = str(words.number_offset + int(number) % 1000)
     ds.InstanceNumber = str(k + 1)
     ds.AcquisitionNumber = None
     ds.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     ds.SyntheticData = "YES" if words.synthetic else "NO"
     ds.DerivationDescription = header.clean_text("ST", words.derivation)
-    ds.ImageComments = COMMENT if words.synthetic else KEPT_COMMENT
+    ds.ImageComments = words.comment
     ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "01" if text(origin, "LossyImageCompression") == "01" else "00"
     for keyword, vr in (("AcquisitionDate", "DA"), ("AcquisitionTime", "TM")):
@@ -157,6 +172,12 @@ def _place(ds: Dataset, origin: Dataset) -> None:
         ds.ReconstructionDiameter = diameter
 
 
+def _place_part(ds: Dataset, grid: StackGeometry, k: int) -> None:
+    """Write the position of a thin slice, and its thickness."""
+    ds.ImagePositionPatient = [DS(float(v), auto_format=True) for v in grid.origins[k]]
+    ds.SliceThickness = DS(grid.spacing[0], auto_format=True)
+
+
 def _reference(ds: Dataset, origin: Dataset) -> None:
     """Name the source slice (General Image, PS3.3 C.7.6.1; Common Instance Reference, C.12.2)."""
     purpose = Dataset()
@@ -179,12 +200,14 @@ def _instance(origin: Dataset) -> Dataset:
     return item
 
 
-def _check(written: Sequence[DerivedObject], expected: NDArray[np.int32], source: CtVolume) -> None:
+def _check(
+    written: Sequence[DerivedObject], expected: NDArray[np.int32], grid: StackGeometry, frame: str
+) -> None:
     """Read all files back; raise unless voxels and grid are those that were meant."""
     again = read_volume([o.path for o in written], check_scale=False)
     if not np.array_equal(again.hu, expected):
         raise OutputInvalid("the written series reads back with other values")
-    if not again.geometry.same_grid(source.geometry, tolerance_mm=1e-6):
+    if not again.geometry.same_grid(grid, tolerance_mm=1e-6):
         raise OutputInvalid("the written series reads back on another grid")
-    if again.frame_of_reference_uid != source.frame_of_reference_uid:
+    if again.frame_of_reference_uid != frame:
         raise OutputInvalid("the written series reads back in another frame of reference")

@@ -8,7 +8,7 @@ receiving process may ask whether a series is whole.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -301,6 +301,24 @@ class StackGeometry:
                 offset @ self.row_direction / self.pixel_spacing[1],
             ]
         )
+
+    def parted(self, factor: int) -> "StackGeometry":
+        """Return the grid on which each slice is parted into `factor` thin ones, side by side.
+
+        The centers lie on the line from the first to the last origin, evenly: a thick slice is
+        where the middle of its thin ones is, whatever the orientation.
+
+        Raises
+        ------
+        InputRejected
+            When the slices are unevenly spaced, or there is only one.
+        """
+        count = len(self.origins)
+        if not self.uniform or count < 2:  # noqa: PLR2004 (no step)
+            raise InputRejected("only evenly spaced slices can be parted")
+        at = (np.arange(count * factor) - (factor - 1) / 2) / factor
+        step = (self.origins[-1] - self.origins[0]) / (count - 1)
+        return replace(self, origins=_frozen(self.origins[0] + at[:, None] * step))
 
     def same_grid(self, other: "StackGeometry", tolerance_mm: float = 0.01) -> bool:
         """Return whether both grids have their voxels in the same places."""

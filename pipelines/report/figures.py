@@ -29,6 +29,8 @@ LUNG: Final[Window] = (-300, 1400)
 """Wide enough to judge lung and mediastinum in one picture."""
 DIFFERENCE_HU: Final = 300.0
 """Range of a difference map: ± this."""
+CHANGE_HU: Final = 50.0
+"""Range of the difference that less noise or thinner slices make: ± this."""
 COLORS: Final = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2", "#c0c0c0",
 )  # fmt: skip
@@ -89,6 +91,15 @@ class Curve:
     """Any Matplotlib color; empty: the next of `COLORS`."""
     style: str = "-"
     """Matplotlib line style."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A curve of `curves`."""
+
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
 
 
 def three_planes(
@@ -259,6 +270,68 @@ def dvh_plot(
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), frameon=False,
                     fontsize=9 if len(curves) <= MANY else 7)  # fmt: skip
     return save_figure(figure, path, title, "", dark=False)
+
+
+def before_after(
+    path: Path,
+    images: tuple[Scan, Scan, Scan],
+    words: tuple[str, str, str],
+    *,
+    axis: int,
+    at: int,
+    title: str = "",
+) -> Path:
+    """Draw one plane before, after, and the difference, side by side.
+
+    Parameters
+    ----------
+    path
+        Where the PNG is written.
+    images
+        Before, after, after minus before; on one grid.
+    words
+        What stands above each.
+    axis, at
+        The plane: across which axis (slice, row, column), and its index.
+    title
+        As in `three_planes`.
+    """
+    figure = Figure(figsize=(13, 4.9), dpi=DPI, facecolor="black")
+    for panel, (scan, name) in enumerate(zip(images, words, strict=True), start=1):
+        plane = Plane(scan.directions, scan.spacing, axis)
+        axes = figure.add_subplot(1, 3, panel)
+        last = panel == len(images)
+        shown = _show(
+            axes,
+            plane.take(scan.hu, at),
+            plane,
+            (0, 2 * CHANGE_HU) if last else SOFT_TISSUE,
+            "coolwarm" if last else "gray",
+        )
+        axes.set_title(drawable(name), color="white", fontsize=10)
+        if last:
+            bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
+            bar.ax.tick_params(colors="white", labelsize=7)
+    return _save(figure, path, title, _window_text(SOFT_TISSUE))
+
+
+def curves(path: Path, panels: Mapping[str, Sequence[Line]]) -> Path:
+    """Draw curves in panels side by side: "value over place" -> lines of one panel."""
+    figure = Figure(figsize=(10.5, 3.6), dpi=1.4 * DPI, facecolor="white")
+    for panel, (words, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), panel)
+        for number, line in enumerate(lines):
+            axes.plot(line.x, line.y, color=COLORS[number], ls=DASHES[number], marker=".",
+                      label=drawable(line.name))  # fmt: skip
+        value, _, place = words.partition(" over ")
+        axes.set_ylabel(value, fontsize=8)
+        axes.set_xlabel(place, fontsize=8)
+        axes.grid(visible=True, color="#e0e0e0")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+        axes.legend(frameon=False, fontsize=8)
+    figure.subplots_adjust(wspace=0.3)
+    return _save(figure, path, "", "", dark=False)
 
 
 def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:

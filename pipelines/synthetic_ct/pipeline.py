@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from pipelines.api import Finding, Json, Outcome, Request, Severity
-from pipelines.dicom.ct_series import SeriesText, write_ct_series
+from pipelines.dicom.ct_series import COMMENT, KEPT_COMMENT, SeriesText, write_ct_series
 from pipelines.dicom.read import text
 from pipelines.imaging.nps import Texture, texture
 from pipelines.imaging.verdict import Gate, Verdict
@@ -96,6 +96,7 @@ def run(request: Request) -> Outcome:
         derivation=_derivation(final, read, settings, learned),
         hu_curve_source=_curve_source(settings, read),
         synthetic=not passed,
+        comment=KEPT_COMMENT if passed else COMMENT,
     )
     provenance = request.provenance
     if final.method is Method.NETWORK and learned is not None:

@@ -128,10 +128,11 @@ CREATED: Final = (
     ),
     Created(
         name="CT",
-        title="CT Image (synthetic CT)",
+        title="CT Image (synthetic CT, image quality)",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        told="A series on the grid and in the frame of reference of the CBCT, in its study.",
-        settings={"synthetic_ct": ""},
+        told="A series on the grid and in the frame of reference of the CBCT or CT, in its study;"
+        " `image_quality` may part each slice into thinner ones.",
+        settings={"synthetic_ct": "", "image_quality": ""},
     ),
     Created(
         name="SR",

@@ -86,7 +86,13 @@ def fixed() -> dict[str, str]:
         "pipelines": table(
             ("pipeline", "version", "starts with", "needs", "takes if there"),
             [
-                (p.name, p.version, p.trigger, _words(p.required), _words(p.optional))
+                (
+                    p.name,
+                    p.version,
+                    " or ".join(p.starts_on),
+                    _words(p.required),
+                    _words(p.optional),
+                )
                 for p in PIPELINES.values()
             ],
         ),

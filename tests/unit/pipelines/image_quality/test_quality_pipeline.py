@@ -1,0 +1,219 @@
+"""A CT with less noise, or with thinner slices: same place, same means, or a clear refusal."""
+
+import json
+import subprocess
+
+import numpy as np
+import pydicom
+import pytest
+
+from demo.grid import centered_grid
+from pipelines.api import InputRejected, ModelUnavailable, Severity
+from pipelines.dicom.volume import read_volume
+from pipelines.image_quality.classical import averages
+from tests.conformance.test_ct_series import OLDER_THAN_THE_STANDARD
+from tests.conftest import program
+from tests.unit.pipelines.image_quality import quality_support as support
+
+BODY = support.truth() > -300
+
+
+def _hu(outcome):
+    return np.asarray(read_volume([o.path for o in outcome.objects]).hu, np.float32)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    return support.run_on(tmp_path_factory.mktemp("quiet"), support.series())
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory):
+    return support.run_on(
+        tmp_path_factory.mktemp("thin"), support.series(), task="super_resolution", slice_mm=2.0
+    )
+
+
+def test_noise_falls_and_the_image_comes_nearer_to_the_truth(quiet):
+    before = np.abs(support.noisy() - support.truth())[BODY].mean()
+    after = np.abs(_hu(quiet) - support.truth())[BODY].mean()
+
+    assert after < 0.85 * before
+    assert quiet.figures["verdict"] == "PASS"
+    assert quiet.figures["noise_power"]["after"]["sd_hu"] < 15
+
+
+def test_no_voxel_changes_by_more_than_the_setting_allows(tmp_path):
+    outcome = support.run_on(tmp_path, support.series(), max_change_hu=7.0)
+
+    source = np.rint(support.noisy())
+    assert np.abs(_hu(outcome) - np.clip(source, -1024, 3071)).max() <= 7.6
+
+
+def test_half_the_strength_leaves_more_noise(tmp_path, quiet):
+    half = support.run_on(tmp_path, support.series(), strength=0.5)
+
+    left = [o.figures["noise_power"]["after"]["sd_hu"] for o in (quiet, half)]
+    assert left[1] > left[0] + 1
+
+
+def test_the_grid_is_kept_digit_by_digit(quiet):
+    source = {str(ds.SOPInstanceUID): ds for ds in support.series()}
+
+    for item in quiet.objects:
+        ds = pydicom.dcmread(item.path)
+        origin = source[ds.SourceImageSequence[0].ReferencedSOPInstanceUID]
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            assert [str(v) for v in ds[keyword].value] == [str(v) for v in origin[keyword].value]
+        assert ds.FrameOfReferenceUID == origin.FrameOfReferenceUID
+
+
+def test_the_series_says_what_was_done_and_by_which_model(quiet, thin):
+    one, two = (pydicom.dcmread(o.objects[0].path) for o in (quiet, thin))
+
+    assert one.SeriesDescription == "NR classical PASS UNAPPROVED"
+    assert two.SeriesDescription == "SR x2 classical PASS UNAPPROVED"
+    assert list(one.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+    assert (one.SyntheticData, two.SyntheticData) == ("NO", "YES")
+    assert "average to the source slice" in two.DerivationDescription
+    assert one.SeriesInstanceUID != two.SeriesInstanceUID
+    assert one.KVP == support.series()[0].KVP
+
+
+def test_thin_slices_average_to_the_thick_ones(thin):
+    source = np.clip(np.rint(support.noisy()), -1024, 3071)
+
+    assert _hu(thin).shape == (24, 110, 150)
+    assert np.abs(averages(_hu(thin), 2) - source).max() <= 0.51
+
+
+@pytest.mark.parametrize(("position", "tilt_deg"), [("HFS", 15.0), ("FFS", 0.0), ("HFDL", 0.0)])
+def test_thin_slices_lie_inside_the_thick_ones_in_every_position(tmp_path, position, tilt_deg):
+    grid = centered_grid(support.SHAPE, support.SPACING, position=position, tilt_deg=tilt_deg)
+    outcome = support.run_on(
+        tmp_path,
+        support.series(grid=grid, position=position),
+        task="super_resolution",
+        slice_mm=1.4,
+    )
+    thick = read_volume(sorted((tmp_path / "in").rglob("*.dcm"))).geometry
+    made = read_volume([o.path for o in outcome.objects]).geometry
+
+    assert made.shape[0] == 3 * thick.shape[0]
+    assert made.spacing[0] == pytest.approx(thick.spacing[0] / 3, abs=1e-6)
+    assert made.origins.reshape(-1, 3, 3).mean(axis=1) == pytest.approx(thick.origins, abs=1e-6)
+    for item in outcome.objects[:3]:
+        assert float(pydicom.dcmread(item.path).SliceThickness) == pytest.approx(4 / 3, abs=1e-6)
+
+
+def test_the_order_of_the_files_changes_nothing(tmp_path, thin):
+    again = support.run_on(tmp_path, support.series()[::-1], task="super_resolution", slice_mm=2.0)
+
+    assert [o.path.read_bytes() for o in again.objects] == [
+        o.path.read_bytes() for o in thin.objects
+    ]
+
+
+def test_slices_that_are_fine_enough_are_left_alone(tmp_path):
+    outcome = support.run_on(tmp_path, support.series(), task="super_resolution", slice_mm=4.0)
+
+    assert outcome.objects == ()
+    assert [(f.code, f.severity) for f in outcome.findings] == [
+        ("slices-fine-enough", Severity.INFO)
+    ]
+
+
+def test_slices_that_overlap_are_told(tmp_path):
+    datasets = support.series()
+    for ds in datasets:
+        ds.SliceThickness = "8"
+
+    outcome = support.run_on(tmp_path, datasets, task="super_resolution", slice_mm=2.0)
+
+    assert "slices-not-side-by-side" in {f.code for f in outcome.findings}
+    description = pydicom.dcmread(outcome.objects[0].path).SeriesDescription
+    assert description == "SR x2 classical WARN UNAPPROVED"
+
+
+def test_the_report_holds_numbers_and_pictures(quiet):
+    report = quiet.objects[0].path.parent / "report"
+
+    document = json.loads((report / "report.json").read_text())
+
+    assert document["figures"]["gates"]["edges-kept"]["verdict"] == "PASS"
+    assert {p.name for p in report.iterdir()} >= {"change.png", "curves.png", "report.html"}
+
+
+@pytest.mark.dciodvfy
+def test_every_slice_is_valid_dicom(quiet, thin):
+    dciodvfy = program("dciodvfy")
+    for item in (*quiet.objects[::6], *thin.objects[::9]):
+        done = subprocess.run([dciodvfy, item.path], capture_output=True, text=True, check=False)
+        lines = [line for line in done.stderr.splitlines() if OLDER_THAN_THE_STANDARD not in line]
+        assert [line for line in lines if line.startswith("Error")] == []
+
+
+def test_a_network_that_is_not_installed_is_named(tmp_path):
+    with pytest.raises(ModelUnavailable, match="no model pack"):
+        support.run_on(tmp_path, support.series(), method="network", model_pack="not-there")
+
+
+def _mr(datasets):
+    for ds in datasets:
+        ds.Modality = "MR"
+    return datasets
+
+
+def _gap(datasets):
+    return [ds for k, ds in enumerate(datasets) if k != 5]
+
+
+def _tilted(datasets):
+    """Return images whose planes lean while the table moves straight on."""
+    for k, ds in enumerate(datasets):
+        x, y, z = (float(v) for v in ds.ImagePositionPatient)
+        ds.ImagePositionPatient = [x, y + 0.9 * k, z]
+    return datasets
+
+
+def _uneven(datasets):
+    for k, ds in enumerate(datasets):
+        x, y, z = ds.ImagePositionPatient
+        ds.ImagePositionPatient = [x, y, float(z) + (0.4 * k if k > 5 else 0.0)]
+    return datasets
+
+
+def _tiny(_):
+    return support.series(np.full((12, 1, 1), -500.0, np.float32))
+
+
+def _color(datasets):
+    for ds in datasets:
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+        ds.BitsAllocated = ds.BitsStored = 8
+        ds.HighBit = 7
+        ds.PixelData = b"\0" * (3 * ds.Rows * ds.Columns)
+    return datasets
+
+
+def _air(datasets):
+    return support.series(np.full(support.SHAPE, -1000.0, np.float32))
+
+
+HOSTILE = {
+    "modality MR": _mr,
+    "missing": _gap,
+    "tilt": _tilted,
+    "unevenly": _uneven,
+    "only one slice": lambda d: d[:1],
+    "1 x 1": _tiny,
+    "gray value|decoded": _color,
+    "no body": _air,
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+@pytest.mark.parametrize("task", ["noise_reduction", "super_resolution"])
+def test_hostile_input_ends_in_a_clear_refusal(tmp_path, words, task):
+    with pytest.raises(InputRejected, match=words):
+        support.run_on(tmp_path, HOSTILE[words](support.series()), task=task)
