@@ -26,6 +26,7 @@ from tests import factories
 from tests.conformance.test_autocontour_result import request as contour_request
 from tests.conformance.test_autocontour_result import saved
 from tests.unit.pipelines.dose_radiomics import support as dose_kit
+from tests.unit.pipelines.image_quality import quality_support
 from tests.unit.pipelines.image_radiomics import image_kit
 from tests.unit.pipelines.synthetic_ct import sct_support
 
@@ -104,10 +105,18 @@ def sct_objects(folder: Path) -> list[Path]:
     return [o.path for o in done.objects]
 
 
+def quality_objects(folder: Path) -> list[Path]:
+    """Return thin slices of a CT."""
+    done = quality_support.run_on(
+        folder, quality_support.series(), task="super_resolution", slice_mm=2.0
+    )
+    return [o.path for o in done.objects]
+
+
 def make(folder: Path) -> dict[str, list[Path]]:
     """Return every created object by its modality."""
     found: dict[str, list[Path]] = {}
-    for maker in (contour_objects, dose_objects, image_objects, sct_objects):
+    for maker in (contour_objects, dose_objects, image_objects, sct_objects, quality_objects):
         below = folder / maker.__name__
         below.mkdir()
         for path in maker(below):

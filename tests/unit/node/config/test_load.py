@@ -69,7 +69,7 @@ def test_every_problem_of_a_file_comes_at_once_in_the_order_of_its_lines(tmp_pat
         "config.yaml:2: node.ae_title: not a known key; did you mean 'ae_titles'?",
         "config.yaml:6: peers.pacs.prot: not a known key; did you mean 'port'?",
         "config.yaml:10: routes.0.pipeline: 'autocontur' is not one of autocontour, synthetic_ct,"
-        " dose_radiomics, image_radiomics; did you mean 'autocontour'?",
+        " dose_radiomics, image_radiomics, image_quality; did you mean 'autocontour'?",
         "config.yaml:11: routes.0.destinations.0: 'paccs' is no peer and no folder;"
         " did you mean 'pacs'?",
     ]
@@ -265,7 +265,8 @@ WRONG = {
     "unknown-limits": (
         ("routes:", "pipelines: {limits: {autocontours: {timeout_s: 9}}}\nroutes:"),
         "7: pipelines.limits.autocontours: 'autocontours' is not one of autocontour,"
-        " synthetic_ct, dose_radiomics, image_radiomics; did you mean 'autocontour'?",
+        " synthetic_ct, dose_radiomics, image_radiomics, image_quality;"
+        " did you mean 'autocontour'?",
     ),
     "move-without-target": (
         ("routes:", "hot_folders: [{path: drop, after: move}]\nroutes:"),

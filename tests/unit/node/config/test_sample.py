@@ -33,7 +33,7 @@ def test_the_sample_loads_as_it_is() -> None:
 
     assert config.node.host == "127.0.0.1"
     assert {route.pipeline for route in config.routes} == {
-        "autocontour", "synthetic_ct", "dose_radiomics", "image_radiomics",
+        "autocontour", "synthetic_ct", "dose_radiomics", "image_radiomics", "image_quality",
     }  # fmt: skip
 
 

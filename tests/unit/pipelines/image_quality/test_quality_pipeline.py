@@ -2,12 +2,22 @@
 
 import json
 import subprocess
+from dataclasses import asdict
 
 import numpy as np
 import pydicom
 import pytest
+from safetensors.torch import save_file
 
+from demo import dicom
 from demo.grid import centered_grid
+from models.quality_net import QualityNet
+from models.training.loop import RECORD, WEIGHTS
+from models.training.quality import CONFIGS
+from models.training.quality_pack import build_pack
+from models.training.sct_pack import Description
+from models.training.sct_tasks import Recipe
+from node import worker
 from pipelines.api import InputRejected, ModelUnavailable, Severity
 from pipelines.dicom.volume import read_volume
 from pipelines.image_quality.classical import averages
@@ -217,3 +227,83 @@ HOSTILE = {
 def test_hostile_input_ends_in_a_clear_refusal(tmp_path, words, task):
     with pytest.raises(InputRejected, match=words):
         support.run_on(tmp_path, HOSTILE[words](support.series()), task=task)
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    """Return a pack for each task whose network changes nothing: no training, the same head."""
+    made = {}
+    for task, config in CONFIGS.items():
+        run = tmp_path_factory.mktemp(task)
+        net = QualityNet(config)
+        save_file(dict(net.state_dict()), run / WEIGHTS)
+        record = {"task": task, "network": asdict(config), "recipe": asdict(Recipe()), "images": 0}
+        (run / RECORD).write_text(json.dumps(record | {"steps": 0, "minutes": 0.0}))
+        described = Description(
+            id="still", version="1.0.0", title="Changes nothing", body_region="-", data=()
+        )
+        made[task] = build_pack(run, run / "pack", described, {})
+    return made
+
+
+def test_a_network_runs_only_where_it_is_asked_for_and_every_image_says_so(tmp_path, packs):
+    outcome = support.run_on(
+        tmp_path,
+        support.series(),
+        task="super_resolution",
+        slice_mm=2.0,
+        method="network",
+        model_pack=str(packs["super-resolution"]),
+    )
+
+    ds = pydicom.dcmread(outcome.objects[0].path)
+    assert outcome.figures["method"] == "network"
+    assert ds.SeriesDescription == "SR x2 still 1.0.0 WARN UNAPPROVED"
+    assert "model still 1.0.0 sha256" in ds.DerivationDescription
+    assert "still 1.0.0" in ds.ContributingEquipmentSequence[0].ContributionDescription
+    assert "network-not-validated" in {f.code for f in outcome.findings}
+
+
+def test_slices_that_the_network_does_not_know_are_left_to_the_classical_method(tmp_path, packs):
+    outcome = support.run_on(
+        tmp_path,
+        support.series(),
+        task="super_resolution",
+        slice_mm=1.0,
+        method="network",
+        model_pack=str(packs["super-resolution"]),
+    )
+
+    assert outcome.figures["method"] == "classical"
+    (told,) = [f for f in outcome.findings if f.code == "outside-contract"]
+    assert "it makes 2 slices of one, 4 are wanted" in told.message
+
+
+def test_a_pack_for_the_other_task_is_refused(tmp_path, packs):
+    with pytest.raises(ModelUnavailable, match="is a pack for super-resolution"):
+        support.run_on(
+            tmp_path,
+            support.series(),
+            method="network",
+            model_pack=str(packs["super-resolution"]),
+        )
+
+
+@pytest.mark.parametrize("kind", ["CT", "CBCT"])
+def test_the_worker_takes_a_ct_or_a_cbct_out_of_a_folder(tmp_path, kind):
+    """`rtnode process`: selection, pipeline, provenance and files as in the node."""
+    device = {"CT": dicom.PLANNING_CT, "CBCT": dicom.VARIAN_CBCT}[kind]
+    (tmp_path / "in").mkdir()
+    grid = centered_grid(support.SHAPE, support.SPACING)
+    dicom.save(dicom.ct_series(support.CASE, support.noisy(), grid, device=device), tmp_path / "in")
+
+    code = worker.process_folder(
+        "image_quality", tmp_path / "in", tmp_path / "out", {"task": "super_resolution"}
+    )
+
+    made = read_volume(sorted((tmp_path / "out").glob("*.dcm")))
+    source = read_volume(sorted((tmp_path / "in").rglob("*.dcm")))
+    assert code == 0
+    assert made.geometry.shape[0] == 3 * source.geometry.shape[0]
+    assert made.frame_of_reference_uid == source.frame_of_reference_uid
+    assert np.abs(averages(np.asarray(made.hu, np.float32), 3) - source.hu).max() < 0.6
