@@ -80,6 +80,10 @@ def _tissue(case: Case) -> float | None:
     return max((abs(v) for v in case.change.tissues.values()), default=None)
 
 
+def _structure(case: Case) -> float:
+    return case.change.structure
+
+
 def _width(case: Case) -> float | None:
     if case.change.profile is None:
         return None
@@ -128,9 +132,10 @@ def _slope(case: Case) -> float | None:
     return float((line[steep] * made[steep]).sum(dtype=np.float64)) / square if square else None
 
 
+TISSUE: Final = "the mean of a flat tissue changed"
+STRUCTURE: Final = "somewhere a structure is gone, or is new"
+
 COMMON: Final = (
-    _Rule("tissue-mean", "HU", Limits(passes=2.0, fails=4.0),
-          "the mean of a flat tissue changed", _tissue),
     _Rule("shading", "HU", Limits(passes=5.0, fails=10.0),
           "large regions read other HU than before", lambda c: c.change.shading_p99),
     _Rule("edges-kept", "", Limits(passes=0.90, fails=0.80),
@@ -139,12 +144,12 @@ COMMON: Final = (
           "edges are wider: resolution was lost", _width),
     _Rule("residual-edges", "", Limits(passes=0.15, fails=0.30),
           "the difference image shows edges of the patient", lambda c: c.change.sharpness_taken),
-    _Rule("structure-changed", "HU", Limits(passes=10.0, fails=18.0),
-          "somewhere a structure is gone, or is new", lambda c: c.change.structure),
 )  # fmt: skip
 """Gates of both tasks."""
 
 NOISE: Final = (
+    _Rule("tissue-mean", "HU", Limits(passes=2.0, fails=4.0), TISSUE, _tissue),
+    _Rule("structure-changed", "HU", Limits(passes=10.0, fails=18.0), STRUCTURE, _structure),
     _Rule("texture-added", "", Limits(passes=1.05, fails=1.25),
           "at some spatial frequency there is more noise than before", _added),
     _Rule("noise-left", "", Limits(passes=0.04, fails=0.01),
@@ -155,11 +160,14 @@ NOISE: Final = (
 """Gates of noise reduction; the limits of the largest change are the setting's."""
 
 SLICES: Final = (
+    _Rule("tissue-mean", "HU", Limits(passes=3.0, fails=6.0), TISSUE, _tissue),
+    _Rule("structure-changed", "HU", Limits(passes=60.0, fails=90.0), STRUCTURE, _structure),
     _Rule("data-consistency", "HU", Limits(passes=0.55, fails=1.0),
           "the thin slices do not average to the thick ones", _consistency),
     _Rule("slice-slope", "", Limits(passes=0.7, fails=0.4),
           "thin slices are in the wrong order, or copies of the thick one", _slope),
-    _Rule("texture-added", "", Limits(passes=1.5, fails=2.5),
+    _Rule("texture-added", "", Limits(passes=2.0, fails=3.0),
           "at some spatial frequency there is more noise than in a straight line", _added),
 )  # fmt: skip
-"""Gates of super-resolution."""
+"""Gates of super-resolution; true thin slices of the training images differ from a straight line by
+57 HU where they differ most, and have 1.9 times its noise: data consistency is what binds."""

@@ -10,19 +10,19 @@ from scipy import ndimage
 from demo import dicom
 from demo.elements import Case
 from demo.grid import Grid, centered_grid
-from models.phantom import thorax
+from models.phantom_sites import patient
 from models.training.quality_data import fbp_noise
 from pipelines.api import InputFile, Inputs, Outcome, Provenance, Request, Role, settings_sha256
 from pipelines.image_quality.pipeline import run
 from pipelines.image_quality.settings import ImageQualitySettings
 
-SHAPE, SPACING = (12, 110, 150), (4.0, 2.6, 2.6)
+SHAPE, SPACING = (10, 150, 210), (4.0, 1.9, 1.9)
 CASE = Case(seed=4)
 
 
 def truth() -> np.ndarray:
     """Return the patient without noise, HU."""
-    hu = thorax(SHAPE, SPACING, 3, noise_hu=0, couch=False).hu
+    hu = patient("pelvis", SHAPE, SPACING, 3, noise_hu=0)
     return ndimage.gaussian_filter(hu, (0, 0.5, 0.5))
 
 

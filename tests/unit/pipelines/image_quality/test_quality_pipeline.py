@@ -50,7 +50,8 @@ def test_noise_falls_and_the_image_comes_nearer_to_the_truth(quiet):
 
     assert after < 0.85 * before
     assert quiet.figures["verdict"] == "PASS"
-    assert quiet.figures["noise_power"]["after"]["sd_hu"] < 15
+    sd = {name: row["sd_hu"] for name, row in quiet.figures["noise_power"].items()}
+    assert sd["after"] < 0.75 * sd["before"]
 
 
 def test_no_voxel_changes_by_more_than_the_setting_allows(tmp_path):
@@ -93,7 +94,7 @@ def test_the_series_says_what_was_done_and_by_which_model(quiet, thin):
 def test_thin_slices_average_to_the_thick_ones(thin):
     source = np.clip(np.rint(support.noisy()), -1024, 3071)
 
-    assert _hu(thin).shape == (24, 110, 150)
+    assert _hu(thin).shape == (20, 150, 210)
     assert np.abs(averages(_hu(thin), 2) - source).max() <= 0.51
 
 
