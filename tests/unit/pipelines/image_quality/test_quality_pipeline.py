@@ -190,7 +190,7 @@ def _tilted(datasets):
 def _uneven(datasets):
     for k, ds in enumerate(datasets):
         x, y, z = ds.ImagePositionPatient
-        ds.ImagePositionPatient = [x, y, float(z) + (0.4 * k if k > 5 else 0.0)]
+        ds.ImagePositionPatient = [x, y, float(z) + (0.3 * (k - 5) if k > 5 else 0.0)]
     return datasets
 
 
