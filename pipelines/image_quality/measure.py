@@ -88,7 +88,7 @@ def measured(truth: Hu, found: dict[str, Candidate]) -> dict[str, float]:
     """Return MAE, RMSE, PSNR and the edges kept of the input and of each answer."""
     some = next(iter(found.values())).case
     images = {"raw": some.before, **{name: c.case.after for name, c in found.items()}}
-    row = {}
+    row: dict[str, float] = {}
     for name, hu in images.items():
         off = (hu - truth)[some.body].astype(np.float64)
         rms = float(np.sqrt(np.mean(off**2)))
