@@ -301,7 +301,7 @@ def before_after(
         plane = Plane(scan.directions, scan.spacing, axis)
         axes = figure.add_subplot(1, 3, panel)
         last = panel == len(images)
-        shown = _show(
+        shown = draw_plane(
             axes,
             plane.take(scan.hu, at),
             plane,
@@ -312,7 +312,7 @@ def before_after(
         if last:
             bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
             bar.ax.tick_params(colors="white", labelsize=7)
-    return _save(figure, path, title, _window_text(SOFT_TISSUE))
+    return save_figure(figure, path, title, window_text(SOFT_TISSUE))
 
 
 def curves(path: Path, panels: Mapping[str, Sequence[Line]]) -> Path:
@@ -331,7 +331,7 @@ def curves(path: Path, panels: Mapping[str, Sequence[Line]]) -> Path:
         axes.tick_params(labelsize=7)
         axes.legend(frameon=False, fontsize=8)
     figure.subplots_adjust(wspace=0.3)
-    return _save(figure, path, "", "", dark=False)
+    return save_figure(figure, path, "", "", dark=False)
 
 
 def _middle(scan: Scan, overlays: Sequence[Overlay]) -> tuple[int, int, int]:
