@@ -17,6 +17,7 @@ from models.organs import Network
 from models.pack import Manifest
 from pipelines.api import Finding, InputRejected, Json, Outcome, Request, Role, Severity
 from pipelines.autocontour.air import find_air
+from pipelines.autocontour.anatomy import shape_of, unusual, usual
 from pipelines.autocontour.assemble import assemble
 from pipelines.autocontour.body import body_surface, find_body
 from pipelines.autocontour.bones import find_bones, find_hard
@@ -64,6 +65,8 @@ class Found:
     """Plausible volumes of the learned organs, from their pack."""
     agreement: dict[str, float] = field(default_factory=dict)
     """Learned organ -> lowest Dice of two trainings with each other."""
+    region: str = ""
+    """Of the body that the pack is for; empty without one."""
 
 
 def run(request: Request) -> Outcome:
@@ -219,6 +222,7 @@ def with_learned(
         surfaces=found.surfaces | learned,
         findings=(*found.findings, *missing, *_disagreement(organs.agreement, wanted)),
         agreement=organs.agreement,
+        region=manifest.body_region,
         volumes_ml={Organ(o.name): tolerated(o) for o in manifest.outputs},
     )
 
@@ -291,13 +295,28 @@ def _seen(volume: CtVolume, image: WorkImage) -> Mask:
 def judged(found: Found, seen: Mask, of_outline: tuple[Finding, ...] = ()) -> dict[Organ, Verdict]:
     """Return the verdict on everything that was found; `of_outline` goes with the outline."""
     scene = Scene(image=found.image, body=found.body)
+    masks = {organ: surface >= LEVEL for organ, surface in found.surfaces.items()}
     verdicts = {
         organ: with_evidence(
             check(organ, surface, found.image, seen, found.volumes_ml.get(organ)),
-            beyond(organ, surface >= LEVEL, scene),
+            beyond(organ, masks[organ], scene),
         )
         for organ, surface in found.surfaces.items()
     }
+    known = usual().get(found.region)
+    if known is not None:
+        shapes = {
+            organ.value: shape_of(organ, mask, found.image)
+            for organ, mask in masks.items()
+            if organ in known.ranges and mask.any()
+        }
+        verdicts |= {
+            Organ(name): with_evidence(
+                verdicts[Organ(name)],
+                unusual(name, shapes, known, cut=verdicts[Organ(name)].cut),
+            )
+            for name in shapes
+        }
     if Organ.EXTERNAL in verdicts:
         verdicts[Organ.EXTERNAL] = with_evidence(verdicts[Organ.EXTERNAL], of_outline)
     return verdicts
