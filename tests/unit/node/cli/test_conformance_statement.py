@@ -68,7 +68,7 @@ def test_created_here_is_what_an_enabled_route_makes(page: str) -> None:
     rows = {line.split(" | ")[0]: line for line in overview if " Storage | " in line}
 
     assert "dose_radiomics (`dvh_object`) | yes |" in rows["| RT Dose Storage"]
-    assert "autocontour | no |" in rows["| RT Structure Set Storage"]
+    assert "autocontour, synthetic_ct (`contours`) | no |" in rows["| RT Structure Set Storage"]
     assert "| no |" in rows["| Segmentation Storage"]
 
 
