@@ -33,7 +33,7 @@ def process(pipeline, folder, out, **overrides):
     ("pipeline", "roles"),
     [
         ("autocontour", {"CT": 12, "RTSTRUCT": 1}),
-        ("synthetic_ct", {"CBCT": 8, "PLANNING_CT": 12, "REG": 1}),
+        ("synthetic_ct", {"CBCT": 8, "PLANNING_CT": 12, "REG": 1, "RTSTRUCT": 1}),
         ("dose_radiomics", {"RTDOSE": 1, "RTSTRUCT": 1, "RTPLAN": 1, "CT": 12}),
     ],
 )
