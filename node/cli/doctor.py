@@ -32,6 +32,7 @@ from node.domain import AETitle
 from node.errors import LedgerError, NodeError
 from node.scu.association import PeerAE
 from node.scu.echo import echo
+from node.store.migrate import newest_schema, schemas
 from node.store.store import open_reader, refuse_remote
 from node.store.volume import GIGABYTE, DiskState, volume_of
 
@@ -220,8 +221,20 @@ def _database(config: Config) -> Iterator[Result]:
     except LedgerError as error:
         yield Result(check="database", health=Health.WARN, found=str(error), fix=error.advice)
         return
+    version, newest = ledger.schema_version(), newest_schema()
+    if version != newest:
+        older = version in schemas()
+        yield Result(
+            check="database",
+            health=Health.WARN if older else Health.BAD,
+            found=f"schema {version}, this release has {newest}",
+            fix="the next start brings it up to date: `rtnode backup` before it"
+            if older
+            else "it was written by a newer rtnode: install that version, or restore a backup",
+        )
+        return
     counts = ledger.counts()
-    found = f"schema {ledger.schema_version()}, {counts.instances} instances"
+    found = f"schema {version}, {counts.instances} instances"
     held = len(ledger.held())
     if held:
         fix = "`rtnode status` lists them with reason and hint"

@@ -275,7 +275,12 @@ def reproduce(output: Path, cases: Path | None, count: int, name: str) -> None:
     page = claims.write_claims(output, found, learned, source)
     mean = claims.means(found)
     rows = [
-        (limit.measure, mean[key], limit.words, "holds" if limit.holds(mean[key]) else "FAILS")
+        (
+            limit.measure,
+            f"{mean[key]:.3g}",
+            limit.words,
+            "holds" if limit.holds(mean[key]) else "FAILS",
+        )
         for key, limit in claims.CLAIMS.items()
         if key in mean
     ]

@@ -46,6 +46,11 @@ def schema_version(connection: Connection) -> str:
 
 
 @cache
+def schemas() -> frozenset[str]:
+    """Return the revisions that this node can bring up to date: the files' numbers."""
+    return frozenset(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
 def newest_schema() -> str:
-    """Return the revision that this node brings a database to: the last file's number."""
-    return max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    """Return the revision that this node brings a database to."""
+    return max(schemas())

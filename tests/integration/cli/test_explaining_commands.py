@@ -2,6 +2,8 @@
 
 import json
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,25 @@ def test_the_doctor_finds_a_healthy_site_healthy_but_for_what_is_held(site: Site
     assert "1 held" in results["database"]["found"]
     assert results["node"]["found"] == "does not run; 127.0.0.1:11112 is free"
     assert list(site.data_dir.glob(".doctor-*")) == []
+
+
+@pytest.mark.usefixtures("quick_doctor")
+@pytest.mark.parametrize(
+    ("version", "health", "fix"),
+    [("0001", "WARN", "`rtnode backup`"), ("9999", "BAD", "install that version")],
+    ids=["older", "newer"],
+)
+def test_the_doctor_knows_a_database_of_another_release(
+    site: Site, version: str, health: str, fix: str
+) -> None:
+    with closing(sqlite3.connect(site.data_dir / "ledger.db")) as connection, connection:
+        connection.execute("update alembic_version set version_num = ?", (version,))
+
+    result = examined(site)["database"]
+
+    assert result["health"] == health
+    assert f"schema {version}" in result["found"]
+    assert fix in result["fix"]
 
 
 @pytest.mark.usefixtures("quick_doctor")
