@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -162,7 +163,9 @@ def stow_answer() -> bytes:
 
 def arrival() -> bytes:
     """Return a file as it was received, with its receipt."""
-    told = Receipt.blank(source()).encode()
+    told = Receipt(
+        source=source(), received_at=datetime(2026, 1, 2, tzinfo=UTC), sha256="0" * 64, size=0
+    ).encode()
     head = prefix(
         sop_class_uid=CT, sop_instance_uid="1.2.3", transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
         receipt=told,

@@ -48,7 +48,7 @@ def test_the_thorax_gives_one_case_to_each_pipeline(devpack) -> None:
 
     assert [roles(s) for s in choose(found, "autocontour")] == [{"CT": 134, "RTSTRUCT": 1}]
     assert [roles(s) for s in choose(found, "synthetic_ct")] == [
-        {"CBCT": 64, "PLANNING_CT": 134, "REG": 1}
+        {"CBCT": 64, "PLANNING_CT": 134, "REG": 1, "RTSTRUCT": 1}
     ]
     assert [roles(s) for s in choose(found, "dose_radiomics")] == [
         {"CT": 134, "RTDOSE": 1, "RTPLAN": 1, "RTSTRUCT": 1}
